@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Check, or only report, the type of the default domain of every device that
+ * stands behind an IOMMU. Reads sysfs and changes nothing.
+ */
+#ifndef NOLIBC
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The C library's name for what the kernel and nolibc call so */
+#define linux_dirent64 dirent64
+#endif
+#include <stdbool.h>
+
+#include "kselftest.h"
+
+#define GROUPS "/sys/kernel/iommu_groups"
+
+static const char * const types[] = {
+	"blocked", "identity", "unmanaged", "DMA", "DMA-FQ",
+};
+
+/**
+ * struct device - a device that stands behind an IOMMU
+ * @name: its name on its bus, "0000:00:02.0"
+ * @group: number of its IOMMU group
+ * @type: type of the group's default domain, as sysfs spells it
+ */
+struct device {
+	const char *name;
+	const char *group;
+	char type[16];
+};
+
+typedef void (*device_fn)(const struct device *dev, void *arg);
+
+/**
+ * struct search - look for one device among all
+ * @name: the device to look for
+ * @type: its type, empty as long as it has not been found
+ */
+struct search {
+	const char *name;
+	char type[16];
+};
+
+static bool known_type(const char *type)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(types); i++)
+		if (!strcmp(type, types[i]))
+			return true;
+	return false;
+}
+
+/* Read the first line of a small file; false if there is none. */
+static bool read_line(const char *path, char *buf, size_t size)
+{
+	ssize_t len;
+	char *end;
+	int fd;
+
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return false;
+	len = read(fd, buf, size - 1);
+	close(fd);
+	if (len <= 0)
+		return false;
+	buf[len] = '\0';
+	end = strchr(buf, '\n');
+	if (end)
+		*end = '\0';
+	return true;
+}
+
+/*
+ * getdents64() rather than readdir(), which nolibc has got only lately.
+ * Returns the number of entries, or -1 if the directory cannot be opened.
+ */
+static int for_each_entry(const char *path,
+			  void (*fn)(const char *name, void *arg), void *arg)
+{
+	char buf[1024] __attribute__((aligned(8)));
+	int fd, len, pos, count = 0;
+
+	fd = open(path, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return -1;
+
+	while ((len = getdents64(fd, (void *)buf, sizeof(buf))) > 0) {
+		for (pos = 0; pos < len;) {
+			struct linux_dirent64 *entry = (void *)(buf + pos);
+
+			pos += entry->d_reclen;
+			if (entry->d_name[0] == '.')
+				continue;
+			fn(entry->d_name, arg);
+			count++;
+		}
+	}
+	close(fd);
+	return count;
+}
+
+struct walk {
+	struct device dev;
+	device_fn fn;
+	void *arg;
+};
+
+static void walk_device(const char *name, void *arg)
+{
+	struct walk *walk = arg;
+
+	walk->dev.name = name;
+	walk->fn(&walk->dev, walk->arg);
+}
+
+static void walk_group(const char *group, void *arg)
+{
+	struct walk *walk = arg;
+
+	/* A group may vanish while we look: its device was unplugged. */
+	if (chdir(group))
+		return;
+	walk->dev.group = group;
+	if (!read_line("type", walk->dev.type, sizeof(walk->dev.type)))
+		strcpy(walk->dev.type, "unknown");
+	for_each_entry("devices", walk_device, walk);
+	if (chdir(".."))
+		ksft_exit_fail_perror("chdir");
+}
+
+/* Returns the number of groups, 0 if the kernel has none. */
+static int for_each_device(device_fn fn, void *arg)
+{
+	struct walk walk = { .fn = fn, .arg = arg };
+
+	if (chdir(GROUPS))
+		return 0;
+	return for_each_entry(".", walk_group, &walk);
+}
+
+static void report(const struct device *dev, void *arg)
+{
+	ksft_print_msg("%s group %s %s\n", dev->name, dev->group, dev->type);
+}
+
+static void match(const struct device *dev, void *arg)
+{
+	struct search *search = arg;
+
+	if (!strcmp(dev->name, search->name))
+		strcpy(search->type, dev->type);
+}
+
+/* Judge one DEVICE=TYPE. */
+static void check(const char *expectation)
+{
+	struct search search = {};
+	const char *type = strchr(expectation, '=') + 1;
+	char name[64] = "";
+
+	memcpy(name, expectation, type - expectation - 1);
+	search.name = name;
+	for_each_device(match, &search);
+
+	if (!search.type[0])
+		ksft_print_msg("%s is in no IOMMU group\n", name);
+	else if (strcmp(search.type, type))
+		ksft_print_msg("%s is %s, not %s\n", name, search.type, type);
+	ksft_test_result(!strcmp(search.type, type), "%s\n", expectation);
+}
+
+static void usage(void)
+{
+	printf("Usage: default_domain [DEVICE=TYPE ...]\n"
+	       "Check that the IOMMU group of each DEVICE (its name in\n"
+	       "/sys/kernel/iommu_groups/*/devices, as in 0000:00:02.0) has a default\n"
+	       "domain of this TYPE: identity, DMA, DMA-FQ, unmanaged or blocked.\n"
+	       "Without arguments, only report every device with its group and type.\n"
+	       "Reads sysfs, changes nothing. Prints KTAP. Exit status: 0 if all is as\n"
+	       "expected, 1 if not or if an argument is wrong, 4 if nothing was checked.\n");
+}
+
+static void validate(const char *expectation)
+{
+	const char *type = strchr(expectation, '=');
+
+	if (!type || type == expectation || type - expectation > 63 ||
+	    !known_type(type + 1)) {
+		fprintf(stderr,
+			"default_domain: '%s': want DEVICE=TYPE, with TYPE one of blocked, identity, unmanaged, DMA, DMA-FQ\n",
+			expectation);
+		exit(KSFT_FAIL);
+	}
+}
+
+int main(int argc, char *argv[])
+{
+	int i;
+
+	if (argc > 1 && !strcmp(argv[1], "--help")) {
+		usage();
+		return 0;
+	}
+	for (i = 1; i < argc; i++)
+		validate(argv[i]);
+
+	ksft_print_header();
+	if (!for_each_device(report, NULL))
+		ksft_print_msg("no IOMMU group in " GROUPS "\n");
+	if (argc == 1)
+		ksft_exit_skip("no DEVICE=TYPE given, nothing to check\n");
+
+	ksft_set_plan(argc - 1);
+	for (i = 1; i < argc; i++)
+		check(argv[i]);
+	ksft_finished();
+}
