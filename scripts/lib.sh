@@ -12,6 +12,7 @@ set -m
 me=${0##*/}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
+llvm=-19	# the version suffix of Debian's LLVM programs
 tmp=()	# what must not outlive this script
 
 cleanup() {
@@ -43,10 +44,10 @@ need_value() {
 	[ "$2" -ge 2 ] || die "$1 needs a value, see --help"
 }
 
-# say TEXT: a line on stderr that stays.
+# say LINE...: lines on stderr that stay.
 say() {
 	[ ! -t 2 ] || printf '\r\033[K' >&2
-	printf '%s\n' "$*" >&2
+	printf '%s\n' "$@" >&2
 }
 
 # progress TEXT: on a terminal one line that is written over, else nothing.
@@ -54,13 +55,20 @@ progress() {
 	[ ! -t 2 ] || printf '\r\033[K%s, %d s' "$*" "$SECONDS" >&2
 }
 
+# reason LOG: print the line that tells best why the command behind it failed.
+reason() {
+	grep -m 1 -E 'No space left|^E: |error: |as asked for' "$1" ||
+		tail -n 1 "$1"
+}
+
 # step LABEL LOG COMMAND...: run COMMAND with its output in LOG and say how long
-# it took. Dies with the last line of LOG if it fails.
+# it took. Dies with the reason if it fails.
 step() {
 	local label=$1 log=$2 since=$SECONDS status=0 pid
 	shift 2
 	[ -t 2 ] || say "$label ..."
 	mkdir -p "${log%/*}"
+	: >"$log"
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
 	while kill -0 "$pid" 2>/dev/null; do
@@ -68,8 +76,7 @@ step() {
 		sleep 0.2
 	done
 	wait "$pid" || status=$?
-	[ "$status" = 0 ] ||
-		die "$label failed: $(grep . "$log" | tail -n 1) (all of it: $log)"
+	[ "$status" = 0 ] || die "$label failed: $(reason "$log") (all of it: $log)"
 	say "$label: $((SECONDS - since)) s"
 }
 
@@ -88,4 +95,108 @@ base_dir() {
 	dir=$(cd "$1" && pwd -P)
 	printf '%s/%s-%s\n' "$build" "${dir##*/}" \
 		"$(cksum <<<"$dir" | cut -d ' ' -f 1)"
+}
+
+# read_settings FILE: read lines of a key and its value, as the files in
+# scripts/machine/ have them, into the array $settings. A key may come again.
+declare -A settings
+read_settings() {
+	local key value
+	settings=()
+	while read -r key value; do
+		case $key in
+		''|'#'*) ;;
+		*) settings[$key]+="${settings[$key]:+ }$value" ;;
+		esac
+	done <"$1"
+}
+
+# kernel_make TREE ARCH TARGET...: the kernel's make, its objects in TREE/obj-ARCH.
+# That place makes every path relative, so that ccache serves any other checkout.
+kernel_make() {
+	local tree=$1 arch=$2
+	shift 2
+	KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=build KBUILD_BUILD_HOST=build \
+	make -C "$tree" O="obj-$arch" ARCH="$arch" LLVM=$llvm \
+		CC="ccache clang$llvm" HOSTCC="ccache clang$llvm" \
+		-j"$(nproc)" "$@"
+}
+
+# configure TREE ARCH: tinyconfig with the fragments on top. Fails, and names
+# it, if a symbol that a fragment asks for is not in the result.
+configure() {
+	local tree=$1 arch=$2 obj=$1/obj-$2 fragments line lost=
+	fragments=("$root/scripts/config/common.config" "$root/scripts/config/$arch.config")
+	mkdir -p "$obj"
+	cat "${fragments[@]}" >"$obj/fragments.new"
+	! cmp -s "$obj/fragments" "$obj/fragments.new" || return 0
+
+	kernel_make "$tree" "$arch" tinyconfig
+	(cd "$obj" && "$tree/scripts/kconfig/merge_config.sh" -m -O . .config "${fragments[@]}")
+	kernel_make "$tree" "$arch" olddefconfig
+	while read -r line; do
+		case $line in
+		CONFIG_*=n) line="# ${line%=n} is not set" ;;
+		CONFIG_*|'# CONFIG_'*' is not set') ;;
+		*) continue ;;
+		esac
+		grep -qxF "$line" "$obj/.config" || lost+=" ($line)"
+	done <"$obj/fragments.new"
+	if [ -n "$lost" ]; then
+		echo "not in the configuration as asked for:$lost"
+		return 1
+	fi
+	mv "$obj/fragments.new" "$obj/fragments"
+}
+
+# up_to_date TREE ARCH: nothing has changed since the last build; make itself
+# would take longer to find that out than a guest takes to boot.
+up_to_date() {
+	local tree=$1 built=$1/obj-$2/built
+	[ -e "$built" ] || return 1
+	[ -z "$(find "$tree" "$root/scripts/config" -path "$tree/obj-*" -prune -o \
+		-newer "$built" -type f -print -quit)" ]
+}
+
+# compile TREE ARCH IMAGE: configure and build, and tell what ccache knew.
+compile() {
+	local tree=$1 arch=$2 image=$3 obj=$1/obj-$2
+	mkdir -p "$obj"
+	touch "$obj/started"	# a change while make runs is for the next time
+	configure "$tree" "$arch"
+	export CCACHE_STATSLOG=$obj/ccache.stats
+	rm -f "$CCACHE_STATSLOG"
+	kernel_make "$tree" "$arch" "${image##*/}" headers
+	ccache --show-log-stats
+	mv "$obj/started" "$obj/built"
+}
+
+# build_guest DIR KERNEL ARCH TARGET: compile the guest's two programs with the
+# nolibc of DIR/KERNEL for the compiler's TARGET, and make in DIR/guest-ARCH what
+# a guest boots with beside its kernel: initramfs, disk and ACPI table. They are
+# renamed into place: a guest of another run may be starting.
+build_guest() {
+	local tree=$1/$2 obj=$1/$2/obj-$3 guest=$1/guest-$3 out=$1/guest-$3/new source
+	mkdir -p "$out"
+	for source in "$root"/{scripts/guest/init.c,tools/testing/selftests/iommu/default_domain.c}; do
+		"clang$llvm" --target="$4" -fuse-ld=lld -Wall -Werror -Os -static \
+			-nostdlib -ffreestanding -fno-stack-protector \
+			-include "$tree/tools/include/nolibc/nolibc.h" \
+			-I "$tree/tools/include/nolibc" -I "$obj/usr/include" \
+			-I "$tree/tools/testing/selftests" \
+			-o "$out/$(basename "$source" .c)" "$source"
+	done
+	cat >"$out/initramfs.list" <<-EOF
+		dir /dev 755 0 0
+		dir /proc 755 0 0
+		dir /sys 755 0 0
+		nod /dev/console 600 0 0 c 5 1
+		file /init $out/init 755 0 0
+		file /default_domain $out/default_domain 755 0 0
+	EOF
+	"$obj/usr/gen_init_cpio" "$out/initramfs.list" >"$out/initramfs.cpio"
+	# A megabyte of 16-byte records, each its own number: see init.c
+	seq -f '%015.0f' 0 65535 >"$out/disk.img"
+	iasl -p "$out/external" "$root/scripts/machine/external.asl"
+	mv "$out"/{initramfs.cpio,disk.img,external.aml} "$guest"
 }
