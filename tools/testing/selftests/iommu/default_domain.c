@@ -84,10 +84,10 @@ static bool read_line(const char *path, char *buf, size_t size)
  * getdents64() rather than readdir(), which nolibc has got only lately.
  * Returns the number of entries, or -1 if the directory cannot be opened.
  */
-static int for_each_entry(const char *path,
-			  void (*fn)(const char *name, void *arg), void *arg)
+static int walk_dir(const char *path,
+		    void (*fn)(const char *name, void *arg), void *arg)
 {
-	char buf[1024] __attribute__((aligned(8)));
+	unsigned long long buf[128];	/* aligned as its entries are */
 	int fd, len, pos, count = 0;
 
 	fd = open(path, O_RDONLY | O_DIRECTORY);
@@ -96,7 +96,7 @@ static int for_each_entry(const char *path,
 
 	while ((len = getdents64(fd, (void *)buf, sizeof(buf))) > 0) {
 		for (pos = 0; pos < len;) {
-			struct linux_dirent64 *entry = (void *)(buf + pos);
+			struct linux_dirent64 *entry = (void *)((char *)buf + pos);
 
 			pos += entry->d_reclen;
 			if (entry->d_name[0] == '.')
@@ -109,6 +109,12 @@ static int for_each_entry(const char *path,
 	return count;
 }
 
+/**
+ * struct walk - state of a walk over all devices
+ * @dev: the device that the walk has come to
+ * @fn: called for each device
+ * @arg: handed to @fn
+ */
 struct walk {
 	struct device dev;
 	device_fn fn;
@@ -133,19 +139,19 @@ static void walk_group(const char *group, void *arg)
 	walk->dev.group = group;
 	if (!read_line("type", walk->dev.type, sizeof(walk->dev.type)))
 		strcpy(walk->dev.type, "unknown");
-	for_each_entry("devices", walk_device, walk);
+	walk_dir("devices", walk_device, walk);
 	if (chdir(".."))
 		ksft_exit_fail_perror("chdir");
 }
 
 /* Returns the number of groups, 0 if the kernel has none. */
-static int for_each_device(device_fn fn, void *arg)
+static int walk_devices(device_fn fn, void *arg)
 {
 	struct walk walk = { .fn = fn, .arg = arg };
 
 	if (chdir(GROUPS))
 		return 0;
-	return for_each_entry(".", walk_group, &walk);
+	return walk_dir(".", walk_group, &walk);
 }
 
 static void report(const struct device *dev, void *arg)
@@ -170,7 +176,7 @@ static void check(const char *expectation)
 
 	memcpy(name, expectation, type - expectation - 1);
 	search.name = name;
-	for_each_device(match, &search);
+	walk_devices(match, &search);
 
 	if (!search.type[0])
 		ksft_print_msg("%s is in no IOMMU group\n", name);
@@ -215,7 +221,7 @@ int main(int argc, char *argv[])
 		validate(argv[i]);
 
 	ksft_print_header();
-	if (!for_each_device(report, NULL))
+	if (!walk_devices(report, NULL))
 		ksft_print_msg("no IOMMU group in " GROUPS "\n");
 	if (argc == 1)
 		ksft_exit_skip("no DEVICE=TYPE given, nothing to check\n");
