@@ -55,6 +55,11 @@ progress() {
 	[ ! -t 2 ] || printf '\r\033[K%s, %d s' "$*" "$SECONDS" >&2
 }
 
+# announce TEXT: what has been begun; a line of its own where progress shows none.
+announce() {
+	if [ -t 2 ]; then progress "$*"; else say "$*, $SECONDS s"; fi
+}
+
 # reason LOG: print the line that tells best why the command behind it failed.
 reason() {
 	grep -m 1 -E 'No space left|^E: |error: |as asked for' "$1" ||
@@ -171,15 +176,27 @@ compile() {
 	mv "$obj/started" "$obj/built"
 }
 
-# build_guest DIR KERNEL ARCH TARGET: compile the guest's two programs with the
-# nolibc of DIR/KERNEL for the compiler's TARGET, and make in DIR/guest-ARCH what
-# a guest boots with beside its kernel: initramfs, disk and ACPI table. They are
-# renamed into place: a guest of another run may be starting.
+# lock DIR: keep other runs from writing below DIR until unlock or our end.
+lock() {
+	mkdir -p "$1"
+	exec 9>"$1/lock"
+	flock -n 9 && return
+	say "waiting for another run to have done with $1"
+	flock 9
+}
+
+unlock() {
+	exec 9>&-
+}
+
+# build_guest TREE ARCH TARGET OUT: compile the guest's two programs with TREE's
+# nolibc for the compiler's TARGET, and make in OUT what a guest boots with
+# beside its kernel: initramfs, disk and ACPI table.
 build_guest() {
-	local tree=$1/$2 obj=$1/$2/obj-$3 guest=$1/guest-$3 out=$1/guest-$3/new source
+	local tree=$1 obj=$1/obj-$2 target=$3 out=$4 source
 	mkdir -p "$out"
 	for source in "$root"/{scripts/guest/init.c,tools/testing/selftests/iommu/default_domain.c}; do
-		"clang$llvm" --target="$4" -fuse-ld=lld -Wall -Werror -Os -static \
+		"clang$llvm" --target="$target" -fuse-ld=lld -Wall -Werror -Os -static \
 			-nostdlib -ffreestanding -fno-stack-protector \
 			-include "$tree/tools/include/nolibc/nolibc.h" \
 			-I "$tree/tools/include/nolibc" -I "$obj/usr/include" \
@@ -198,5 +215,4 @@ build_guest() {
 	# A megabyte of 16-byte records, each its own number: see init.c
 	seq -f '%015.0f' 0 65535 >"$out/disk.img"
 	iasl -p "$out/external" "$root/scripts/machine/external.asl"
-	mv "$out"/{initramfs.cpio,disk.img,external.aml} "$guest"
 }
