@@ -18,9 +18,9 @@ tmp=()	# what must not outlive this script
 cleanup() {
 	local job
 	for job in $(jobs -p); do
-		kill -- "-$job" 2>/dev/null || :
-	done
-	wait
+		kill -- "-$job" || :
+	done 2>/dev/null
+	wait 2>/dev/null
 	[ ${#tmp[@]} = 0 ] || rm -rf "${tmp[@]}"
 }
 trap cleanup EXIT
@@ -62,6 +62,10 @@ announce() {
 
 # reason LOG: print the line that tells best why the command behind it failed.
 reason() {
+	if [ "$(df --output=avail "${1%/*}" | tail -n 1)" = 0 ]; then
+		echo "no space left on the disk"	# not even for the log
+		return
+	fi
 	grep -m 1 -E 'No space left|^E: |error: |as asked for' "$1" ||
 		tail -n 1 "$1"
 }
