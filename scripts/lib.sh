@@ -35,7 +35,7 @@ die() {
 
 # help: print the comment at the head of the script itself, for --help.
 help() {
-	sed -n '3,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0"
+	sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
 	exit 0
 }
 
@@ -62,7 +62,7 @@ announce() {
 
 # reason LOG: print the line that tells best why the command behind it failed.
 reason() {
-	if [ "$(df --output=avail "${1%/*}" | tail -n 1)" = 0 ]; then
+	if [ "$(df --output=avail "${1%/*}" | tail -n 1)" -lt 1024 ]; then
 		echo "no space left on the disk"	# not even for the log
 		return
 	fi

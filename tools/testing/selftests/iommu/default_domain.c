@@ -25,6 +25,8 @@ static const char * const types[] = {
 	"blocked", "identity", "unmanaged", "DMA", "DMA-FQ",
 };
 
+#define TYPE_SIZE 16	/* bytes: more than the longest of @types */
+
 /**
  * struct device - a device that stands behind an IOMMU
  * @name: its name on its bus, "0000:00:02.0"
@@ -34,7 +36,7 @@ static const char * const types[] = {
 struct device {
 	const char *name;
 	const char *group;
-	char type[16];
+	char type[TYPE_SIZE];
 };
 
 typedef void (*device_fn)(const struct device *dev, void *arg);
@@ -42,11 +44,13 @@ typedef void (*device_fn)(const struct device *dev, void *arg);
 /**
  * struct search - look for one device among all
  * @name: the device to look for
- * @type: its type, empty as long as it has not been found
+ * @found: how many there are; a name is only unique on its bus
+ * @type: the type of the last one
  */
 struct search {
 	const char *name;
-	char type[16];
+	int found;
+	char type[TYPE_SIZE];
 };
 
 static bool known_type(const char *type)
@@ -81,8 +85,8 @@ static bool read_line(const char *path, char *buf, size_t size)
 }
 
 /*
- * getdents64() rather than readdir(), which nolibc has got only lately.
- * Returns the number of entries, or -1 if the directory cannot be opened.
+ * With getdents64(), since nolibc has no readdir(). Returns the number of
+ * entries, or -1 if the directory cannot be read.
  */
 static int walk_dir(const char *path,
 		    void (*fn)(const char *name, void *arg), void *arg)
@@ -106,7 +110,7 @@ static int walk_dir(const char *path,
 		}
 	}
 	close(fd);
-	return count;
+	return len < 0 ? -1 : count;
 }
 
 /**
@@ -138,13 +142,13 @@ static void walk_group(const char *group, void *arg)
 		return;
 	walk->dev.group = group;
 	if (!read_line("type", walk->dev.type, sizeof(walk->dev.type)))
-		strcpy(walk->dev.type, "unknown");
+		walk->dev.type[0] = '\0';
 	walk_dir("devices", walk_device, walk);
 	if (chdir(".."))
 		ksft_exit_fail_perror("chdir");
 }
 
-/* Returns the number of groups, 0 if the kernel has none. */
+/* Returns the number of groups, 0 or -1 if the kernel has none. */
 static int walk_devices(device_fn fn, void *arg)
 {
 	struct walk walk = { .fn = fn, .arg = arg };
@@ -156,15 +160,18 @@ static int walk_devices(device_fn fn, void *arg)
 
 static void report(const struct device *dev, void *arg)
 {
-	ksft_print_msg("%s group %s %s\n", dev->name, dev->group, dev->type);
+	ksft_print_msg("%s group %s %s\n", dev->name, dev->group,
+		       dev->type[0] ? dev->type : "unreadable");
 }
 
 static void match(const struct device *dev, void *arg)
 {
 	struct search *search = arg;
 
-	if (!strcmp(dev->name, search->name))
-		strcpy(search->type, dev->type);
+	if (strcmp(dev->name, search->name))
+		return;
+	search->found++;
+	memcpy(search->type, dev->type, sizeof(search->type));
 }
 
 /* Judge one DEVICE=TYPE. */
@@ -173,16 +180,20 @@ static void check(const char *expectation)
 	struct search search = {};
 	const char *type = strchr(expectation, '=') + 1;
 	char name[64] = "";
+	bool good;
 
 	memcpy(name, expectation, type - expectation - 1);
 	search.name = name;
 	walk_devices(match, &search);
 
-	if (!search.type[0])
+	good = search.found == 1 && !strcmp(search.type, type);
+	if (!search.found)
 		ksft_print_msg("%s is in no IOMMU group\n", name);
-	else if (strcmp(search.type, type))
+	else if (search.found > 1)
+		ksft_print_msg("%d devices are called %s\n", search.found, name);
+	else if (!good)
 		ksft_print_msg("%s is %s, not %s\n", name, search.type, type);
-	ksft_test_result(!strcmp(search.type, type), "%s\n", expectation);
+	ksft_test_result(good, "%s\n", expectation);
 }
 
 static void usage(void)
@@ -221,7 +232,7 @@ int main(int argc, char *argv[])
 		validate(argv[i]);
 
 	ksft_print_header();
-	if (!walk_devices(report, NULL))
+	if (walk_devices(report, NULL) <= 0)
 		ksft_print_msg("no IOMMU group in " GROUPS "\n");
 	if (argc == 1)
 		ksft_exit_skip("no DEVICE=TYPE given, nothing to check\n");
