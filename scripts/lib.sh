@@ -5,9 +5,8 @@
 #
 # Exit status of every script: 0 all is as expected, 1 something is not,
 # 2 it could not be found out (bad argument, no network, a build that fails).
-set -euo pipefail
-# A process group for each background job, so that it can be ended whole.
-set -m
+set -eEuo pipefail
+export LC_ALL=C
 
 me=${0##*/}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,6 +26,17 @@ trap cleanup EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
+# What nobody has looked at must not end as 1, which is a verdict.
+trap 'status=$?; [ "$status" -ge 128 ] || status=2; exit "$status"' ERR
+
+# spawn COMMAND...: run it in the background as $spawned, in a process group of
+# its own, so that cleanup ends it whole.
+spawn() {
+	set -m
+	"$@" &
+	spawned=$!
+	set +m
+}
 
 die() {
 	say "$me: $*"
@@ -52,12 +62,13 @@ say() {
 
 # progress TEXT: on a terminal one line that is written over, else nothing.
 progress() {
-	[ ! -t 2 ] || printf '\r\033[K%s, %d s' "$*" "$SECONDS" >&2
+	local line="$SECONDS s: $*"
+	[ ! -t 2 ] || printf '\r\033[K%.*s' "$((${COLUMNS:-80} - 1))" "$line" >&2
 }
 
 # announce TEXT: what has been begun; a line of its own where progress shows none.
 announce() {
-	if [ -t 2 ]; then progress "$*"; else say "$*, $SECONDS s"; fi
+	if [ -t 2 ]; then progress "$*"; else say "$SECONDS s: $*"; fi
 }
 
 # reason LOG: print the line that tells best why the command behind it failed.
@@ -73,20 +84,19 @@ reason() {
 # step LABEL LOG COMMAND...: run COMMAND with its output in LOG and say how long
 # it took. Dies with the reason if it fails.
 step() {
-	local label=$1 log=$2 since=$SECONDS status=0 pid
+	local label=$1 log=$2 since=$SECONDS status=0
 	shift 2
-	[ -t 2 ] || say "$label ..."
+	announce "$label"
 	mkdir -p "${log%/*}"
 	: >"$log"
-	"$@" >"$log" 2>&1 </dev/null &
-	pid=$!
-	while kill -0 "$pid" 2>/dev/null; do
-		progress "$label ($(wc -l <"$log") lines of log)"
+	spawn "$@" >"$log" 2>&1 </dev/null
+	while kill -0 "$spawned" 2>/dev/null; do
+		progress "$label, $(wc -l <"$log") lines of log"
 		sleep 0.2
 	done
-	wait "$pid" || status=$?
+	wait "$spawned" || status=$?
 	[ "$status" = 0 ] || die "$label failed: $(reason "$log") (all of it: $log)"
-	say "$label: $((SECONDS - since)) s"
+	say "$label: done in $((SECONDS - since)) s"
 }
 
 # base_dir BASE: print the directory under build/ for BASE; die if BASE is none.
@@ -138,10 +148,12 @@ configure() {
 	fragments=("$root/scripts/config/common.config" "$root/scripts/config/$arch.config")
 	mkdir -p "$obj"
 	cat "${fragments[@]}" >"$obj/fragments.new"
-	! cmp -s "$obj/fragments" "$obj/fragments.new" || return 0
-
-	kernel_make "$tree" "$arch" tinyconfig
-	(cd "$obj" && "$tree/scripts/kconfig/merge_config.sh" -m -O . .config "${fragments[@]}")
+	if ! cmp -s "$obj/fragments" "$obj/fragments.new"; then
+		rm -f "$obj/fragments"
+		kernel_make "$tree" "$arch" tinyconfig
+		(cd "$obj" && "$tree/scripts/kconfig/merge_config.sh" -m -O . \
+			.config "${fragments[@]}")
+	fi
 	kernel_make "$tree" "$arch" olddefconfig
 	while read -r line; do
 		case $line in
@@ -176,7 +188,8 @@ compile() {
 	export CCACHE_STATSLOG=$obj/ccache.stats
 	rm -f "$CCACHE_STATSLOG"
 	kernel_make "$tree" "$arch" "${image##*/}" headers
-	ccache --show-log-stats
+	# There is none if the user has disabled ccache.
+	[ ! -e "$CCACHE_STATSLOG" ] || ccache --show-log-stats
 	mv "$obj/started" "$obj/built"
 }
 
@@ -191,6 +204,15 @@ lock() {
 
 unlock() {
 	exec 9>&-
+}
+
+# run_dir NAME: make the directory $run for what this run leaves; it goes when we
+# end, unless $tmp is emptied to keep it, and then after a day.
+run_dir() {
+	mkdir -p "$build/run"
+	find "$build/run" -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} +
+	run=$(mktemp -d "$build/run/$1.XXXXXX")
+	tmp+=("$run")
 }
 
 # build_guest TREE ARCH TARGET OUT: compile the guest's two programs with TREE's
