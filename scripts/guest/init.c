@@ -17,7 +17,7 @@
 #define JUDGE		"/default_domain"
 #define RECORD_SIZE	16	/* bytes: a record is its own number, in text */
 #define DISK_RECORDS	65536
-#define READ_SECONDS	10	/* until a read is taken for lost */
+#define READ_SECONDS	20	/* until a read is taken for lost */
 #define LOG_ERR		3	/* the kernel's KERN_ERR */
 #define LOG_RECORD	2049	/* bytes: its PRINTK_MESSAGE_MAX, and a NUL */
 
