@@ -54,9 +54,14 @@ need_value() {
 	[ "$2" -ge 2 ] || die "$1 needs a value, see --help"
 }
 
+# clear_progress: take the line of progress away, on a terminal.
+clear_progress() {
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+}
+
 # say LINE...: lines on stderr that stay.
 say() {
-	[ ! -t 2 ] || printf '\r\033[K' >&2
+	clear_progress
 	printf '%s\n' "$@" >&2
 }
 

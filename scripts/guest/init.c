@@ -189,9 +189,7 @@ static void check_disk(const char *expectation)
 /* A record of /dev/kmsg starts with "priority,", facility * 8 + level. */
 static bool is_kernel_error(const char *record)
 {
-	int priority = atoi(record);
-
-	return priority <= LOG_ERR;
+	return atoi(record) <= LOG_ERR;
 }
 
 static bool log_is_clean(void)
