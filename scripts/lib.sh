@@ -12,6 +12,7 @@ me=${0##*/}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 llvm=-19	# the version suffix of Debian's LLVM programs
+PATH=$build/qemu/bin:$PATH	# if there is one, see setup
 tmp=()	# what must not outlive this script
 
 cleanup() {
@@ -52,6 +53,21 @@ help() {
 # need_value OPTION COUNT: die unless OPTION is followed by another argument.
 need_value() {
 	[ "$2" -ge 2 ] || die "$1 needs a value, see --help"
+}
+
+# one_of OPTION VALUE CHOICE...: die unless VALUE is one of them.
+one_of() {
+	local option=$1 value=$2 choice
+	shift 2
+	for choice; do
+		[ "$value" != "$choice" ] || return 0
+	done
+	die "$option '$value': must be one of: $*"
+}
+
+# number OPTION VALUE: die unless VALUE is a number, 1 or more.
+number() {
+	[[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 '$2': must be a number, 1 or more"
 }
 
 # clear_progress: take the line of progress away, on a terminal.
@@ -137,11 +153,12 @@ read_settings() {
 
 # kernel_make TREE ARCH TARGET...: the kernel's make, its objects in TREE/obj-ARCH.
 # That place makes every path relative, so that ccache serves any other checkout.
+# Here and below, ARCH may end in -debug: the same with the checks of debug.config.
 kernel_make() {
 	local tree=$1 arch=$2
 	shift 2
 	KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=build KBUILD_BUILD_HOST=build \
-	make -C "$tree" O="obj-$arch" ARCH="$arch" LLVM=$llvm \
+	make -C "$tree" O="obj-$arch" ARCH="${arch%-debug}" LLVM=$llvm \
 		CC="ccache clang$llvm" HOSTCC="ccache clang$llvm" \
 		-j"$(nproc)" "$@"
 }
@@ -150,7 +167,10 @@ kernel_make() {
 # it, if a symbol that a fragment asks for is not in the result.
 configure() {
 	local tree=$1 arch=$2 obj=$1/obj-$2 fragments line lost=
-	fragments=("$root/scripts/config/common.config" "$root/scripts/config/$arch.config")
+	fragments=("$root"/scripts/config/{common,"${arch%-debug}"}.config)
+	[ ! -e "$tree/drivers/iommu/iommu-kunit.c" ] ||
+		fragments+=("$root/scripts/config/kunit.config")
+	[ "$arch" = "${arch%-debug}" ] || fragments+=("$root/scripts/config/debug.config")
 	mkdir -p "$obj"
 	cat "${fragments[@]}" >"$obj/fragments.new"
 	if ! cmp -s "$obj/fragments" "$obj/fragments.new"; then
@@ -184,18 +204,40 @@ up_to_date() {
 		-newer "$built" -type f -print -quit)" ]
 }
 
+# configured TREE ARCH: what decides the configuration has not changed since the
+# last build.
+configured() {
+	local tree=$1 built=$1/obj-$2/built
+	[ -e "$built" ] || return 1
+	[ -z "$(find "$tree" "$root/scripts/config" -path "$tree/obj-*" -prune -o \
+		\( -name 'Kconfig*' -o -path "$root/scripts/config/*" \) \
+		-newer "$built" -type f -print -quit)" ]
+}
+
 # compile TREE ARCH IMAGE: configure and build, and tell what ccache knew.
 compile() {
 	local tree=$1 arch=$2 image=$3 obj=$1/obj-$2
 	mkdir -p "$obj"
 	touch "$obj/started"	# a change while make runs is for the next time
-	configure "$tree" "$arch"
+	configured "$tree" "$arch" || configure "$tree" "$arch"
 	export CCACHE_STATSLOG=$obj/ccache.stats
 	rm -f "$CCACHE_STATSLOG"
 	kernel_make "$tree" "$arch" "${image##*/}" headers
 	# There is none if the user has disabled ccache.
 	[ ! -e "$CCACHE_STATSLOG" ] || ccache --show-log-stats
 	mv "$obj/started" "$obj/built"
+}
+
+# build_kernel KERNEL ARCH: build the one of $dir for ARCH if anything has changed,
+# and copy what boots to $run/KERNEL-ARCH, where it stays the same whatever else is
+# built meanwhile. $settings are ARCH's.
+build_kernel() {
+	local tree=$dir/$1 arch=$2 label="build $1 for $2" log=$dir/log/build-$1-$2.log
+	if ! up_to_date "$tree" "$arch"; then
+		step "$label" "$log" compile "$tree" "$arch" "${settings[image]}"
+		say "$label: from ccache $(sed -n '/ Hits:/{s/.*: *//p;q}' "$log")"
+	fi
+	cp "$tree/obj-$arch/${settings[image]}" "$run/$1-$arch"
 }
 
 # lock DIR: keep other runs from writing below DIR until unlock or our end.
@@ -224,13 +266,13 @@ run_dir() {
 # nolibc for the compiler's TARGET, and make in OUT what a guest boots with
 # beside its kernel: initramfs, disk and ACPI table.
 build_guest() {
-	local tree=$1 obj=$1/obj-$2 target=$3 out=$4 source
+	local tree=$1 obj=$1/obj-$2 headers=$1/obj-${2/#um/x86_64} target=$3 out=$4 source
 	mkdir -p "$out"
 	for source in "$root"/{scripts/guest/init.c,tools/testing/selftests/iommu/default_domain.c}; do
 		"clang$llvm" --target="$target" -fuse-ld=lld -Wall -Werror -Os -static \
 			-nostdlib -ffreestanding -fno-stack-protector \
 			-include "$tree/tools/include/nolibc/nolibc.h" \
-			-I "$tree/tools/include/nolibc" -I "$obj/usr/include" \
+			-I "$tree/tools/include/nolibc" -I "$headers/usr/include" \
 			-I "$tree/tools/testing/selftests" \
 			-o "$out/$(basename "$source" .c)" "$source"
 	done
@@ -246,4 +288,13 @@ build_guest() {
 	# A megabyte of 16-byte records, each its own number: see init.c
 	seq -f '%015.0f' 0 65535 >"$out/disk.img"
 	iasl -p "$out/external" "$root/scripts/machine/external.asl"
+}
+
+# run_guest SECONDS QEMU...: run QEMU with a console on stdout and nothing else, and
+# end it after SECONDS. Status 124: it had not ended by itself.
+run_guest() {
+	local limit=$1
+	shift
+	exec timeout --foreground -k 5 "$limit" "$@" -nodefaults -no-user-config \
+		-display none -no-reboot -serial stdio </dev/null
 }

@@ -7,10 +7,18 @@
  *  - the disk of every such DEVICE that is a storage controller: it is read
  *    through the IOMMU and holds what it should;
  *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault,
- *    and is not tainted, as it is by a warning.
+ *    and is not tainted, as it is by a warning. But where a DEVICE is to get no
+ *    domain, DEVICE=none, it is tainted by a warning.
+ *
+ * With "kunit" for the first argument it judges what KUnit has done at boot instead:
+ *
+ *  - every suite passes when it is run a second time, and in the other order;
+ *  - nothing but the tests themselves has tainted the kernel, and lockdep, if
+ *    it was built in, has found nothing.
  *
  * Prints KTAP. Built with nolibc, which the compiler includes by -include.
  */
+#include <linux/reboot.h>
 #include <stdbool.h>
 #include "kselftest.h"
 
@@ -18,14 +26,23 @@
 #define RECORD_SIZE	16	/* bytes: a record is its own number, in text */
 #define DISK_RECORDS	65536
 #define READ_SECONDS	20	/* until a read is taken for lost */
-#define LOG_ERR		3	/* the kernel's KERN_ERR */
+#define LOG_EMERG	0	/* the kernel's KERN_EMERG and so on */
+#define LOG_ERR		3
+#define LOG_WARNING	4
 #define LOG_RECORD	2049	/* bytes: its PRINTK_MESSAGE_MAX, and a NUL */
+#define TAINT_WARN	0x200	/* the kernel's bit 9: it has warned */
+#define TAINT_TEST	0x40000	/* bit 18: KUnit has run a test */
+#define KUNIT_DIR	"/sys/kernel/debug/kunit"
+#define SUITES		16	/* that there is room for */
+#define NAME_SIZE	64	/* bytes: of a suite's name, with its NUL */
 
-/* From now on only errors reach the console: messages would split our lines. */
-static void quiet_console(void)
+/*
+ * From now on only messages of @level and worse reach the console: they would
+ * split our lines.
+ */
+static void quiet_console(int level)
 {
-	syscall(__NR_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL,
-		LOG_ERR + 1);
+	syscall(__NR_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL, level + 1);
 }
 
 static void mount_all(void)
@@ -36,10 +53,14 @@ static void mount_all(void)
 		ksft_exit_fail_perror("mount");
 }
 
-/* Copy a child's KTAP from @fd to the console, indented: it is a subtest. */
-static void relay(int fd)
+/*
+ * Copy KTAP from @fd to the console, indented: it is a subtest. Returns whether
+ * its last line says "ok".
+ */
+static bool relay(int fd)
 {
-	char line[512];
+	char line[512] = "";
+	bool ok = false;
 	size_t len = 0;
 
 	while (read(fd, line + len, 1) == 1) {
@@ -49,8 +70,10 @@ static void relay(int fd)
 		}
 		line[len] = '\0';
 		printf("    %s\n", line);
+		ok = !strncmp(line, "ok ", 3);
 		len = 0;
 	}
+	return ok;
 }
 
 static void run_judge(char *argv[], char *envp[])
@@ -186,13 +209,11 @@ static void check_disk(const char *expectation)
 			 name ? name : "the disk", expectation);
 }
 
-/* A record of /dev/kmsg starts with "priority,", facility * 8 + level. */
-static bool is_kernel_error(const char *record)
-{
-	return atoi(record) <= LOG_ERR;
-}
-
-static bool log_is_clean(void)
+/*
+ * Has the kernel logged nothing of @level or worse? A record of /dev/kmsg starts
+ * with "priority,", facility * 8 + level; the kernel's own facility is 0.
+ */
+static bool log_is_clean(int level)
 {
 	char buf[LOG_RECORD], *text, *end;
 	bool clean = true;
@@ -204,7 +225,7 @@ static bool log_is_clean(void)
 	while ((len = read(fd, buf, sizeof(buf) - 1)) > 0) {
 		buf[len] = '\0';
 		text = strchr(buf, ';');
-		if (!is_kernel_error(buf) || !text)
+		if (atoi(buf) > level || !text)
 			continue;
 		end = strchr(text, '\n');
 		if (end)
@@ -221,7 +242,8 @@ static bool log_is_clean(void)
 	return clean;
 }
 
-static bool is_tainted(void)
+/* Is the kernel tainted by @taint, and by nothing else? */
+static bool taint_is(int taint)
 {
 	char buf[16] = "";
 	int fd, len;
@@ -231,18 +253,106 @@ static bool is_tainted(void)
 		ksft_exit_fail_perror("/proc/sys/kernel/tainted");
 	len = read(fd, buf, sizeof(buf) - 1);
 	close(fd);
-	if (len > 0 && !atoi(buf))
-		return false;
-	ksft_print_msg("the kernel is tainted: %s\n", buf);
-	return true;
+	if (len > 0 && atoi(buf) == taint)
+		return true;
+	ksft_print_msg("the kernel's taint is not %d but %s\n", taint, buf);
+	return false;
 }
 
-static void check_kernel(void)
+static void check_kernel(bool must_warn)
 {
-	bool clean = log_is_clean();
+	bool clean;
 
-	ksft_test_result(!is_tainted() && clean,
-			 "no error and no warning from the kernel\n");
+	if (must_warn) {
+		ksft_test_result(taint_is(TAINT_WARN), "the kernel has warned\n");
+		return;
+	}
+	clean = log_is_clean(LOG_ERR);
+	clean &= taint_is(0);
+	ksft_test_result(clean, "no error and no warning from the kernel\n");
+}
+
+/* lockdep says nothing more once it has found something, and puts it down here. */
+static bool lockdep_is_content(void)
+{
+	FILE *stats = fdopen(open("/proc/lockdep_stats", O_RDONLY), "r");
+	bool content = true;
+	char line[128];
+
+	if (!stats)
+		return true;
+	while (fgets(line, sizeof(line), stats))
+		if (!strncmp(line, " debug_locks:", 13))
+			content = atoi(strrchr(line, ' ') + 1);
+	fclose(stats);
+	if (!content)
+		ksft_print_msg("lockdep has found something\n");
+	return content;
+}
+
+/* Fill @names with KUnit's suites, newest first as debugfs has them; how many? */
+static int find_suites(char names[SUITES][NAME_SIZE])
+{
+	int fd, len, pos, count = 0;
+	char buf[2048];
+	size_t size;
+
+	fd = open(KUNIT_DIR, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		ksft_exit_fail_perror(KUNIT_DIR);
+	while ((len = getdents64(fd, (void *)buf, sizeof(buf))) > 0) {
+		struct linux_dirent64 *entry;
+
+		for (pos = 0; pos < len; pos += entry->d_reclen) {
+			entry = (void *)(buf + pos);
+			if (entry->d_name[0] == '.')
+				continue;
+			size = strlen(entry->d_name) + 1;
+			if (count == SUITES || size > NAME_SIZE)
+				ksft_exit_fail_msg("no room for suite %s\n",
+						   entry->d_name);
+			memcpy(names[count++], entry->d_name, size);
+		}
+	}
+	close(fd);
+	return count;
+}
+
+static void run_again(const char *suite)
+{
+	int run, results;
+
+	if (chdir(KUNIT_DIR) || chdir(suite))
+		ksft_exit_fail_perror(suite);
+	run = open("run", O_WRONLY);
+	if (write(run, "1", 1) != 1)
+		ksft_exit_fail_perror("run");
+	close(run);
+	results = open("results", O_RDONLY);
+	ksft_test_result(relay(results), "%s again\n", suite);
+	close(results);
+}
+
+static void judge_kunit(void)
+{
+	char names[SUITES][NAME_SIZE];
+	int count, i;
+	bool clean;
+
+	quiet_console(LOG_EMERG);	/* the suites provoke errors */
+	if (mount("none", "/sys/kernel/debug", "debugfs", 0, NULL))
+		ksft_exit_fail_perror("mount debugfs");
+	count = find_suites(names);
+	ksft_print_header();
+	ksft_set_plan(count + 1);
+	for (i = 0; i < count; i++)
+		run_again(names[i]);
+	clean = lockdep_is_content();
+	clean &= taint_is(TAINT_TEST);
+	if (!clean)
+		log_is_clean(LOG_WARNING);	/* which says why */
+	ksft_test_result(clean, "no warning from the kernel\n");
+	reboot(LINUX_REBOOT_CMD_POWER_OFF);
 }
 
 /*
@@ -259,12 +369,19 @@ static void restart(void)
 
 int main(int argc, char *argv[], char *envp[])
 {
+	bool must_warn = false;
 	int i, disks = 0;
 
 	mount_all();
-	quiet_console();
-	for (i = 1; i < argc; i++)
+	if (argc > 1 && !strcmp(argv[1], "kunit")) {
+		judge_kunit();
+		return 0;
+	}
+	quiet_console(LOG_ERR);
+	for (i = 1; i < argc; i++) {
 		disks += is_storage(argv[i]);
+		must_warn |= !strcmp(strchr(argv[i], '=') ?: "", "=none");
+	}
 
 	ksft_print_header();
 	ksft_set_plan(1 + disks + 1);
@@ -272,7 +389,7 @@ int main(int argc, char *argv[], char *envp[])
 	for (i = 1; i < argc; i++)
 		if (is_storage(argv[i]))
 			check_disk(argv[i]);
-	check_kernel();
+	check_kernel(must_warn);
 
 	restart();
 	return 0;

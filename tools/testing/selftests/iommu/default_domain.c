@@ -21,8 +21,9 @@
 
 #define GROUPS "/sys/kernel/iommu_groups"
 
+/* As sysfs spells them, and what is said of a device that is in no group */
 static const char * const types[] = {
-	"blocked", "identity", "unmanaged", "DMA", "DMA-FQ",
+	"blocked", "identity", "unmanaged", "DMA", "DMA-FQ", "none",
 };
 
 #define TYPE_SIZE 16	/* bytes: more than the longest of @types */
@@ -186,12 +187,17 @@ static void check(const char *expectation)
 	search.name = name;
 	walk_devices(match, &search);
 
-	good = search.found == 1 && !strcmp(search.type, type);
-	if (!search.found)
+	if (strcmp(type, "none"))
+		good = search.found == 1 && !strcmp(search.type, type);
+	else
+		good = !search.found;
+	if (good)
+		;
+	else if (!search.found)
 		ksft_print_msg("%s is in no IOMMU group\n", name);
 	else if (search.found > 1)
 		ksft_print_msg("%d devices are called %s\n", search.found, name);
-	else if (!good)
+	else
 		ksft_print_msg("%s is %s, not %s\n", name, search.type, type);
 	ksft_test_result(good, "%s\n", expectation);
 }
@@ -201,7 +207,8 @@ static void usage(void)
 	printf("Usage: default_domain [DEVICE=TYPE ...]\n"
 	       "Check that the IOMMU group of each DEVICE (its name in\n"
 	       "/sys/kernel/iommu_groups/*/devices, as in 0000:00:02.0) has a default\n"
-	       "domain of this TYPE: identity, DMA, DMA-FQ, unmanaged or blocked.\n"
+	       "domain of this TYPE: identity, DMA, DMA-FQ, unmanaged or blocked; or, with\n"
+	       "none, that DEVICE is in no group.\n"
 	       "Without arguments, only report every device with its group and type.\n"
 	       "Reads sysfs, changes nothing. Prints KTAP. Exit status: 0 if all is as\n"
 	       "expected, 1 if not or if an argument is wrong, 4 if nothing was checked.\n");
@@ -214,7 +221,7 @@ static void validate(const char *expectation)
 	if (!type || type == expectation || type - expectation > 63 ||
 	    !known_type(type + 1)) {
 		fprintf(stderr,
-			"default_domain: '%s': want DEVICE=TYPE, with TYPE one of blocked, identity, unmanaged, DMA, DMA-FQ\n",
+			"default_domain: '%s': want DEVICE=TYPE, with TYPE one of blocked, identity, unmanaged, DMA, DMA-FQ, none\n",
 			expectation);
 		exit(KSFT_FAIL);
 	}
