@@ -62,18 +62,31 @@ struct globals {
 	bool strict;
 };
 
-static struct globals save_globals(void)
+static void restore_globals(void *data)
 {
-	return (struct globals) {
-		.def_domain_type = iommu_def_domain_type,
-		.strict = iommu_dma_strict,
-	};
-}
+	const struct globals *saved = data;
 
-static void restore_globals(const struct globals *saved)
-{
 	iommu_def_domain_type = saved->def_domain_type;
 	iommu_dma_strict = saved->strict;
+}
+
+/* Have them restored when @test ends, however it does. */
+static int save_globals(struct kunit *test)
+{
+	struct globals *saved;
+
+	saved = kunit_kzalloc(test, sizeof(*saved), GFP_KERNEL);
+	if (!saved)
+		return -ENOMEM;
+	saved->def_domain_type = iommu_def_domain_type;
+	saved->strict = iommu_dma_strict;
+	return kunit_add_action_or_reset(test, restore_globals, saved);
+}
+
+static void needs_iommu_dma(struct kunit *test)
+{
+	if (!IS_ENABLED(CONFIG_IOMMU_DMA))
+		kunit_skip(test, "needs CONFIG_IOMMU_DMA");
 }
 
 /* As iommu.strict and iommu.passthrough do it at boot */
@@ -126,14 +139,12 @@ struct policy_dev {
 
 /**
  * struct policy_group - a group that exists only for the policy to look at
- * @saved: to be restored when the test ends
  * @group: never registered either
  * @devs: the first of them are in it
  * @count: how many of @devs are in it
  * @static_domain: the default_domain of all its drivers' ops, or NULL
  */
 struct policy_group {
-	struct globals saved;
 	struct iommu_group group;
 	struct policy_dev devs[POLICY_DEVS];
 	unsigned int count;
@@ -165,19 +176,10 @@ static int policy_init(struct kunit *test)
 	g = kunit_kzalloc(test, sizeof(*g), GFP_KERNEL);
 	if (!g)
 		return -ENOMEM;
-	g->saved = save_globals();
 	mutex_init(&g->group.mutex);
 	INIT_LIST_HEAD(&g->group.devices);
 	test->priv = g;
-	return 0;
-}
-
-static void policy_exit(struct kunit *test)
-{
-	struct policy_group *g = test->priv;
-
-	if (g)
-		restore_globals(&g->saved);
+	return save_globals(test);
 }
 
 static void policy_add(struct policy_group *g)
@@ -351,7 +353,7 @@ static void check_decision(struct kunit *test, const struct policy_setting *s,
 {
 	struct policy_group *g = test->priv;
 	int want, got, warned = 0;
-	char devices[96];
+	char devices[96], setting[KUNIT_PARAM_DESC_SIZE];
 	bool warns;
 
 	want = wanted_type(g, s->strict, s->asked, &warns);
@@ -365,11 +367,10 @@ static void check_decision(struct kunit *test, const struct policy_setting *s,
 		return;
 
 	describe_group(g, devices, sizeof(devices));
-	KUNIT_FAIL(test, "%s{%s}, %s, %s, asked for %s: got %s, want %s; %d warnings, want %d",
-		   g->static_domain ? "static " : "", devices,
-		   s->strict ? "strict" : "lazy",
-		   s->passthrough ? "pass-through" : "translated",
-		   type_name(s->asked), got ? type_name(got) : "the default",
+	describe_setting(s, setting);
+	KUNIT_FAIL(test, "%s{%s}, %s: got %s, want %s; %d warnings, want %d",
+		   g->static_domain ? "static " : "", devices, setting,
+		   got ? type_name(got) : "the default",
 		   want ? type_name(want) : "the default", warned, warns);
 }
 
@@ -518,9 +519,7 @@ static void strict_from_a_driver(struct kunit *test)
 {
 	struct policy_group *g = test->priv;
 
-	if (!IS_ENABLED(CONFIG_IOMMU_DMA))
-		kunit_skip(test, "needs CONFIG_IOMMU_DMA");
-
+	needs_iommu_dma(test);
 	set_policy(false, false);
 	policy_add(g);
 	policy_set(&g->devs[0], IOMMU_DOMAIN_DMA, false);
@@ -549,7 +548,6 @@ static struct kunit_case policy_cases[] = {
 static struct kunit_suite policy_suite = {
 	.name = "iommu_default_domain_type",
 	.init = policy_init,
-	.exit = policy_exit,
 	.test_cases = policy_cases,
 };
 
@@ -566,7 +564,6 @@ static struct kunit_suite policy_suite = {
 
 /**
  * struct mock_iommu - the IOMMU that a test's devices are behind
- * @saved: to be restored when the test ends
  * @iommu: what is registered
  * @domains: how many exist
  * @invalidations: calls of iotlb_sync() and flush_iotlb_all()
@@ -577,7 +574,6 @@ static struct kunit_suite policy_suite = {
  * @num_tables: how many
  */
 struct mock_iommu {
-	struct globals saved;
 	struct iommu_device iommu;
 	unsigned int domains;
 	unsigned int invalidations;
@@ -1029,22 +1025,14 @@ static struct mock_domain *default_domain(struct mock_dev *mdev)
 	KUNIT_EXPECT_STREQ(_test, type_name(default_type(_mdev)),	\
 			   type_name(_type))
 
-static void needs_iommu_dma(struct kunit *test)
-{
-	if (!IS_ENABLED(CONFIG_IOMMU_DMA))
-		kunit_skip(test, "needs CONFIG_IOMMU_DMA");
-}
-
 /**
  * struct churn - what came of mapping and unmapping
  * @invalidations: in all that time
  * @stale: pages still in the IOTLB at the end
- * @failed: mappings that failed
  */
 struct churn {
 	unsigned int invalidations;
 	unsigned int stale;
-	unsigned int failed;
 };
 
 /*
@@ -1057,8 +1045,8 @@ static struct churn churn(struct kunit *test, struct mock_dev *mdev,
 {
 	struct mock_iommu *mock = mdev->mock;
 	struct churn result = {};
+	unsigned int i, failed = 0;
 	struct page *buffer;
-	unsigned int i;
 
 	KUNIT_ASSERT_TRUE(test, iommu_is_dma_domain(&default_domain(mdev)->domain));
 	buffer = alloc_pages(GFP_KERNEL, 3);
@@ -1072,7 +1060,7 @@ static struct churn churn(struct kunit *test, struct mock_dev *mdev,
 					       DMA_TO_DEVICE);
 
 		if (dma_mapping_error(mdev->dev, addr))
-			result.failed++;
+			failed++;
 		else
 			dma_unmap_page(mdev->dev, addr, size, DMA_TO_DEVICE);
 	}
@@ -1081,7 +1069,7 @@ static struct churn churn(struct kunit *test, struct mock_dev *mdev,
 	local_bh_enable();
 
 	__free_pages(buffer, 3);
-	KUNIT_EXPECT_EQ(test, result.failed, 0);
+	KUNIT_EXPECT_EQ(test, failed, 0);
 	return result;
 }
 
@@ -1133,8 +1121,10 @@ static int mock_create(struct kunit *test)
 	mock = kunit_kzalloc(test, sizeof(*mock), GFP_KERNEL);
 	if (!mock)
 		return -ENOMEM;
-	mock->saved = save_globals();
 	test->priv = mock;
+	ret = save_globals(test);
+	if (ret)
+		return ret;
 
 	ret = bus_register(&mock_bus);
 	if (ret)
@@ -1159,15 +1149,6 @@ err_fwnode:
 err_bus:
 	bus_unregister(&mock_bus);
 	return ret;
-}
-
-/* Runs before the devices and the IOMMU go, while test->priv is still there */
-static void mock_exit(struct kunit *test)
-{
-	struct mock_iommu *mock = test->priv;
-
-	if (mock)
-		restore_globals(&mock->saved);
 }
 
 /*
@@ -1843,7 +1824,6 @@ static struct kunit_case mock_cases[] = {
 static struct kunit_suite mock_suite = {
 	.name = "iommu_default_domain",
 	.init = mock_create,
-	.exit = mock_exit,
 	.test_cases = mock_cases,
 };
 
