@@ -46,7 +46,7 @@ typedef void (*device_fn)(const struct device *dev, void *arg);
  * struct search - look for one device among all
  * @name: the device to look for
  * @found: how many there are; a name is only unique on its bus
- * @type: the type of the last one
+ * @type: the type of the last one, "none" if there is none
  */
 struct search {
 	const char *name;
@@ -178,7 +178,7 @@ static void match(const struct device *dev, void *arg)
 /* Judge one DEVICE=TYPE. */
 static void check(const char *expectation)
 {
-	struct search search = {};
+	struct search search = { .type = "none" };
 	const char *type = strchr(expectation, '=') + 1;
 	char name[64] = "";
 	bool good;
@@ -187,17 +187,12 @@ static void check(const char *expectation)
 	search.name = name;
 	walk_devices(match, &search);
 
-	if (strcmp(type, "none"))
-		good = search.found == 1 && !strcmp(search.type, type);
-	else
-		good = !search.found;
-	if (good)
-		;
-	else if (!search.found)
-		ksft_print_msg("%s is in no IOMMU group\n", name);
-	else if (search.found > 1)
+	good = search.found <= 1 && !strcmp(search.type, type);
+	if (search.found > 1)
 		ksft_print_msg("%d devices are called %s\n", search.found, name);
-	else
+	else if (!good && !search.found)
+		ksft_print_msg("%s is in no IOMMU group\n", name);
+	else if (!good)
 		ksft_print_msg("%s is %s, not %s\n", name, search.type, type);
 	ksft_test_result(good, "%s\n", expectation);
 }
