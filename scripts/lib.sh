@@ -290,11 +290,11 @@ build_guest() {
 	iasl -p "$out/external" "$root/scripts/machine/external.asl"
 }
 
-# run_guest SECONDS QEMU...: run QEMU with a console on stdout and nothing else, and
-# end it after SECONDS. Status 124: it had not ended by itself.
+# run_guest SECONDS QEMU...: run QEMU with its console on stdin and stdout and nothing
+# else, and end it after SECONDS. Status 124: it had not ended by itself.
 run_guest() {
 	local limit=$1
 	shift
 	exec timeout --foreground -k 5 "$limit" "$@" -nodefaults -no-user-config \
-		-display none -no-reboot -serial stdio </dev/null
+		-display none -no-reboot -serial stdio
 }

@@ -1,14 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Process 1 of every guest. Judges the boot in three parts, and ends the guest:
+ * Process 1 of every guest. Judges the boot, and ends the guest. The kernel finds
+ * our arguments behind "--" on its command line:
  *
- *  - default_domain, the selftest, with this program's own arguments:
- *    DEVICE=TYPE ..., which the kernel finds behind "--" on its command line;
- *  - the disk of every such DEVICE that is a storage controller: it is read
- *    through the IOMMU and holds what it should;
+ *   DEVICE=TYPE, DEVICE/FROM/WORD=RESULT
+ *                   what default_domain, the selftest, is to find
+ *   plug=DEVICE     if this is not there, the host is asked to plug it in
+ *   replug=N        then it is unplugged and plugged in again so often
+ *   bounced=DEVICE  its DMA goes through bounce buffers, and no other's
+ *   count           the host can count IOTLB invalidations
+ *   warns           the kernel has to warn, as it does if it refuses a driver's answer
+ *
+ * What is judged:
+ *
+ *  - default_domain finds every TYPE, and no fault by itself; or if every TYPE is
+ *    none, nothing to judge by itself;
+ *  - the disk of every DEVICE that is a storage controller is read through the
+ *    IOMMU and holds what it should; what is read is bounced or is not; and each
+ *    unmap invalidates the IOTLB if the TYPE is DMA, few do if it is DMA-FQ;
+ *  - all of that again after DEVICE has been unplugged and plugged in;
+ *  - after every DEVICE has lost its driver, default_domain writes types, and
+ *    each WORD has its RESULT;
  *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault,
- *    and is not tainted, as it is by a warning. But where a DEVICE is to get no
- *    domain, DEVICE=none, it is tainted by a warning.
+ *    and is not tainted, as it is by a warning; unless it warns.
+ *
+ * The host is asked on the console: a line "# host: count", "plug" or "unplug". It
+ * answers there with a number: of invalidations until now, or 0.
  *
  * With "kunit" for the first argument it judges what KUnit has done at boot instead:
  *
@@ -19,6 +36,7 @@
  * Prints KTAP. Built with nolibc, which the compiler includes by -include.
  */
 #include <linux/reboot.h>
+#include <linux/uio.h>
 #include <stdbool.h>
 #include "kselftest.h"
 
@@ -34,7 +52,37 @@
 #define TAINT_TEST	0x40000	/* bit 18: KUnit has run a test */
 #define KUNIT_DIR	"/sys/kernel/debug/kunit"
 #define SUITES		16	/* that there is room for */
-#define NAME_SIZE	64	/* bytes: of a suite's name, with its NUL */
+#define NAME_SIZE	64	/* bytes: of a suite's or device's name, with its NUL */
+#define ARGS		32	/* the kernel hands over no more */
+#define PLUG_SECONDS	20	/* until a device counts as lost that comes or goes */
+#define PAGE		4096	/* bytes: the smallest, on all of our architectures */
+#define SEGMENTS	64	/* of a read: each is mapped and unmapped by itself */
+#define READS		128	/* that many unmaps make a flush queue run full often */
+#define LAZY_UNMAPS	64	/* lazy is less than one invalidation in so many */
+#define HIWATER		"/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
+#define SLOT		"/sys/bus/pci/slots/1"	/* the machines have one, and it is 1 */
+
+/**
+ * struct arguments - what we have been told
+ * @types: each DEVICE=TYPE, for default_domain, which has its own name before them
+ * @writes: its name, "--write" and each DEVICE/FROM/WORD=RESULT
+ * @count: the host can count invalidations
+ * @warns: the kernel has to warn
+ * @plug: DEVICE that the host plugs in, or NULL
+ * @bounced: DEVICE that is bounced, or NULL
+ * @replugs: how often to plug it in again
+ */
+struct arguments {
+	char *types[ARGS + 2];
+	char *writes[ARGS + 3];
+	bool count;
+	bool warns;
+	const char *plug;
+	const char *bounced;
+	int replugs;
+};
+
+static struct arguments args;
 
 /*
  * From now on only messages of @level and worse reach the console: they would
@@ -49,7 +97,8 @@ static void mount_all(void)
 {
 	if (mount("none", "/dev", "devtmpfs", 0, NULL) ||
 	    mount("none", "/proc", "proc", 0, NULL) ||
-	    mount("none", "/sys", "sysfs", 0, NULL))
+	    mount("none", "/sys", "sysfs", 0, NULL) ||
+	    mount("none", "/sys/kernel/debug", "debugfs", 0, NULL))
 		ksft_exit_fail_perror("mount");
 }
 
@@ -76,7 +125,19 @@ static bool relay(int fd)
 	return ok;
 }
 
-static void run_judge(char *argv[], char *envp[])
+/* Ask for what it can do for us. Returns its answer, a number. */
+static int ask_host(const char *what)
+{
+	char answer[16] = "";
+
+	ksft_print_msg("host: %s\n", what);
+	if (read(0, answer, sizeof(answer) - 1) <= 0)
+		ksft_exit_fail_perror("no answer from the host");
+	return atoi(answer);
+}
+
+/* Run default_domain with @argv, [0] being free. Returns its exit status. */
+static int run_judge(char *argv[])
 {
 	int status = -1, out[2];
 	pid_t pid;
@@ -92,15 +153,42 @@ static void run_judge(char *argv[], char *envp[])
 		close(out[0]);
 		close(out[1]);
 		argv[0] = JUDGE;
-		execve(JUDGE, argv, envp);
+		execve(JUDGE, argv, NULL);
 		exit(KSFT_FAIL);
 	}
 	close(out[1]);
 	relay(out[0]);
 	close(out[0]);
-	/* A judge that skipped has checked nothing: that is no pass either. */
-	ksft_test_result(waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-			 WEXITSTATUS(status) == KSFT_PASS, "default_domain\n");
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return KSFT_FAIL;
+	return WEXITSTATUS(status);
+}
+
+static bool expects(const char *expectation, const char *type)
+{
+	return !strcmp(strchr(expectation, '=') + 1, type);
+}
+
+/* Is no DEVICE to be in a group? */
+static bool expects_none(void)
+{
+	char **type;
+
+	for (type = args.types + 1; *type; type++)
+		if (!expects(*type, "none"))
+			return false;
+	return true;
+}
+
+/* What default_domain derives by itself, with @option or NULL */
+static void check_derived(char *option)
+{
+	/* A judge that skipped has checked nothing: that is no pass, unless it should. */
+	int want = expects_none() ? KSFT_SKIP : KSFT_PASS;
+	char *argv[3] = { NULL, option };
+
+	ksft_test_result(run_judge(argv) == want, "types as derived%s\n",
+			 option ? ", and written" : "");
 }
 
 /* Is @expectation's device, the part before '=', a storage controller? */
@@ -201,12 +289,226 @@ static bool disk_reads_well(const char *name)
 	return false;
 }
 
+/* The number that follows the last ':' or is all of the line of @path with @label */
+static long read_number(const char *path, const char *label)
+{
+	FILE *file = fdopen(open(path, O_RDONLY), "r");
+	long number = -1;
+	char line[128], *pos;
+
+	if (!file)
+		return -1;
+	while (number < 0 && fgets(line, sizeof(line), file)) {
+		for (pos = line; *pos == ' '; pos++)
+			;
+		if (strncmp(pos, label, strlen(label)))
+			continue;
+		number = atol(strchr(pos, ':') ? strchr(pos, ':') + 2 : pos);
+	}
+	fclose(file);
+	return number;
+}
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	bool good = fd >= 0 && write(fd, text, strlen(text)) > 0;
+
+	close(fd);
+	return good;
+}
+
+/* The device's name, without what is expected of it, until the next call */
+static const char *device_of(const char *expectation)
+{
+	static char name[NAME_SIZE];
+	size_t len = strchr(expectation, '=') - expectation;
+
+	if (len >= sizeof(name))
+		ksft_exit_fail_msg("no room for the name %s\n", expectation);
+	memcpy(name, expectation, len);
+	name[len] = '\0';
+	return name;
+}
+
+/*
+ * Read the disk @name, past the page cache, into one page again and again: no
+ * two segments of it can be merged, so each is mapped and unmapped by itself.
+ * Returns how many unmaps that made at least; the driver's own come on top.
+ */
+static int unmap_often(const char *name)
+{
+	struct iovec segments[SEGMENTS];
+	void *page;
+	int fd, i;
+
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page == MAP_FAILED)
+		ksft_exit_fail_perror("mmap");
+	for (i = 0; i < SEGMENTS; i++)
+		segments[i] = (struct iovec){ page, PAGE };
+	fd = chdir("/dev") ? -1 : open(name, O_RDONLY | O_DIRECT);
+	if (fd < 0)
+		return 0;
+	for (i = 0; i < READS; i++)
+		if (syscall(__NR_preadv, fd, segments, SEGMENTS, 0, 0) !=
+		    SEGMENTS * PAGE)
+			break;
+	close(fd);
+	munmap(page, PAGE);
+	return i == READS ? READS * SEGMENTS : 0;
+}
+
+/*
+ * How often has the IOTLB been invalidated for @device until now? -1 if nobody
+ * counts. s390 counts by itself, and apart from that what a map has cost.
+ */
+static long count_invalidations(const char *device)
+{
+	const char *all = "Global RPCITs", *some = "Sync RPCITs";
+
+	if (args.count)
+		return ask_host("count");
+	if (chdir("/sys/kernel/debug/pci") || chdir(device))
+		return -1;
+	if (read_number("statistics", all) < 0 && !write_file("statistics", "1"))
+		return -1;
+	return read_number("statistics", all) + read_number("statistics", some);
+}
+
+static void check_invalidations(const char *expectation, const char *disk)
+{
+	bool is_lazy = expects(expectation, "DMA-FQ");
+	bool is_strict = expects(expectation, "DMA");
+	const char *device = device_of(expectation);
+	const char *why;
+	long count;
+	int unmaps;
+
+	count = count_invalidations(device);
+	why = !is_lazy && !is_strict ? "nothing is mapped" :
+	      disk[0] != 'v' ? "it maps a request in one piece" :
+	      count < 0 ? "nobody counts its invalidations" : NULL;
+	if (why) {
+		ksft_test_result_skip("%s: %s\n", expectation, why);
+		return;
+	}
+	unmaps = unmap_often(disk);
+	count = count_invalidations(device) - count;
+	ksft_print_msg("%s: %ld invalidations in %d unmaps\n", expectation, count, unmaps);
+	ksft_test_result(unmaps && (is_lazy ? count < unmaps / LAZY_UNMAPS :
+					      count >= unmaps),
+			 "%s is %s\n", expectation, is_lazy ? "lazy" : "strict");
+}
+
+/* Bounce buffers have been used since the mark was reset, or have not. */
+static void check_bounced(const char *expectation)
+{
+	const char *why = !args.bounced ? "no bounce buffers here" :
+			  expects(expectation, "identity") ? "no IOMMU in its way" : NULL;
+	long used = read_number(HIWATER, "");
+	bool want;
+
+	if (why) {
+		ksft_test_result_skip("%s: %s\n", expectation, why);
+		return;
+	}
+	want = !strcmp(device_of(expectation), args.bounced);
+	ksft_test_result(want ? used > 0 : !used, "%s is %sbounced\n", expectation,
+			 want ? "" : "not ");
+}
+
+#define DISK_TESTS 3	/* that check_disk() makes */
+
 static void check_disk(const char *expectation)
 {
 	const char *name = find_disk(expectation);
 
+	write_file(HIWATER, "0");
 	ksft_test_result(name && disk_reads_well(name), "read %s of %s\n",
 			 name ? name : "the disk", expectation);
+	check_bounced(expectation);
+	check_invalidations(expectation, name ?: "v");
+}
+
+static void check_disks(void)
+{
+	char **type;
+
+	for (type = args.types + 1; *type; type++)
+		if (is_storage(*type))
+			check_disk(*type);
+}
+
+static bool is_there(const char *device)
+{
+	return !chdir("/sys/bus/pci/devices") && !chdir(device);
+}
+
+/* Wait until @device and its driver are there, or are gone. */
+static bool wait_for(const char *device, bool there)
+{
+	int tenths;
+
+	for (tenths = 0; tenths < PLUG_SECONDS * 10; tenths++) {
+		if (is_there(device) && !chdir("driver") ? there : !is_there(device) && !there)
+			return true;
+		msleep(100);
+	}
+	ksft_print_msg("%s does not %s\n", device, there ? "come" : "go");
+	return false;
+}
+
+static bool plug(void)
+{
+	ask_host("plug");
+	return wait_for(args.plug, true);
+}
+
+static bool replug(void)
+{
+	write_file(SLOT "/power", "0");
+	if (!wait_for(args.plug, false))
+		return false;
+	ask_host("unplug");
+	return plug();
+}
+
+static void check_replugs(void)
+{
+	bool good = true;
+	int i;
+
+	for (i = 1; good && i <= args.replugs; i++) {
+		good = replug() && run_judge(args.types) == KSFT_PASS;
+		if (!good)
+			ksft_print_msg("replug %d of %d\n", i, args.replugs);
+	}
+	ksft_test_result(good, "%s plugged in again %d times\n", args.plug,
+			 args.replugs);
+}
+
+/* Take the driver from every DEVICE, without which no type could be written. */
+static void unbind_all(void)
+{
+	const char *device;
+	char **type;
+
+	for (type = args.types + 1; *type; type++) {
+		device = device_of(*type);
+		if (is_there(device) && !chdir("driver"))
+			write_file("unbind", device);
+	}
+}
+
+static void check_writes(void)
+{
+	unbind_all();
+	if (args.writes[2])
+		ksft_test_result(run_judge(args.writes) == KSFT_PASS, "types written\n");
+	else
+		ksft_test_result_skip("types written: not told with what result\n");
+	check_derived("--write");
 }
 
 /*
@@ -259,11 +561,11 @@ static bool taint_is(int taint)
 	return false;
 }
 
-static void check_kernel(bool must_warn)
+static void check_kernel(void)
 {
 	bool clean;
 
-	if (must_warn) {
+	if (args.warns) {
 		ksft_test_result(taint_is(TAINT_WARN), "the kernel has warned\n");
 		return;
 	}
@@ -340,8 +642,6 @@ static void judge_kunit(void)
 	bool clean;
 
 	quiet_console(LOG_EMERG);	/* the suites provoke errors */
-	if (mount("none", "/sys/kernel/debug", "debugfs", 0, NULL))
-		ksft_exit_fail_perror("mount debugfs");
 	count = find_suites(names);
 	ksft_print_header();
 	ksft_set_plan(count + 1);
@@ -367,30 +667,77 @@ static void restart(void)
 	write(fd, "b", 1);
 }
 
-int main(int argc, char *argv[], char *envp[])
+static void append(char *list[], char *arg)
 {
-	bool must_warn = false;
-	int i, disks = 0;
+	while (*list)
+		list++;
+	*list = arg;
+}
+
+/* What follows @name if @arg begins with it, else NULL */
+static char *value_of(char *arg, const char *name)
+{
+	return strncmp(arg, name, strlen(name)) ? NULL : arg + strlen(name);
+}
+
+static void read_argument(char *arg)
+{
+	if (!strcmp(arg, "count"))
+		args.count = true;
+	else if (!strcmp(arg, "warns"))
+		args.warns = true;
+	else if (value_of(arg, "plug="))
+		args.plug = value_of(arg, "plug=");
+	else if (value_of(arg, "replug="))
+		args.replugs = atoi(value_of(arg, "replug="));
+	else if (value_of(arg, "bounced="))
+		args.bounced = value_of(arg, "bounced=");
+	else if (strchr(arg, '='))
+		append(strchr(arg, '/') ? args.writes : args.types, arg);
+	else
+		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
+}
+
+static void judge_boot(void)
+{
+	int disks = 0;
+	char **type;
+
+	quiet_console(LOG_ERR);
+	ksft_print_header();
+	if (args.plug && !is_there(args.plug) && !plug())
+		ksft_exit_fail_msg("no %s\n", args.plug);
+	for (type = args.types + 1; *type; type++)
+		disks += is_storage(*type);
+
+	ksft_set_plan(2 + disks * DISK_TESTS + (args.replugs ? 1 + disks * DISK_TESTS : 0) +
+		      2 + 1);
+	ksft_test_result(run_judge(args.types) == KSFT_PASS, "types as told\n");
+	check_derived(NULL);
+	check_disks();
+	if (args.replugs) {
+		check_replugs();
+		check_disks();
+	}
+	check_writes();
+	check_kernel();
+}
+
+int main(int argc, char *argv[])
+{
+	int i;
 
 	mount_all();
 	if (argc > 1 && !strcmp(argv[1], "kunit")) {
 		judge_kunit();
 		return 0;
 	}
-	quiet_console(LOG_ERR);
-	for (i = 1; i < argc; i++) {
-		disks += is_storage(argv[i]);
-		must_warn |= !strcmp(strchr(argv[i], '=') ?: "", "=none");
-	}
-
-	ksft_print_header();
-	ksft_set_plan(1 + disks + 1);
-	run_judge(argv, envp);
+	args.types[0] = "";
+	args.writes[0] = "";
+	args.writes[1] = "--write";
 	for (i = 1; i < argc; i++)
-		if (is_storage(argv[i]))
-			check_disk(argv[i]);
-	check_kernel(must_warn);
-
+		read_argument(argv[i]);
+	judge_boot();
 	restart();
 	return 0;
 }
