@@ -492,7 +492,7 @@ static void derive_writes(const struct group *group)
 			  group->bound ? "a device has a driver" : NULL;
 
 	if (why)
-		ksft_test_result_skip("group %s: types written: %s\n",
+		ksft_test_result_code(KSFT_SKIP, "types written", "group %s: %s",
 				      group->name, why);
 	else
 		ksft_test_result(writes_well(group), "group %s: types written\n",
@@ -502,7 +502,8 @@ static void derive_writes(const struct group *group)
 /* What is derived of the type of @group cannot be known. */
 static void skip_type(const struct group *group, const char *why)
 {
-	ksft_test_result_skip("group %s: %s: %s\n", group->name, group->type, why);
+	ksft_test_result_code(KSFT_SKIP, "type", "group %s: %s: %s", group->name,
+			      group->type, why);
 }
 
 /* Lazy invalidation is in force and @group, which is trusted, is strict. */
