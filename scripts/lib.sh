@@ -137,6 +137,58 @@ base_dir() {
 		"$(cksum <<<"$dir" | cut -d ' ' -f 1)"
 }
 
+# series_files: print the files of the series, relative to the top, in the order in
+# which they apply.
+series_files() {
+	(cd "$root" && find Documentation drivers include tools MAINTAINERS.patch -type f \
+		2>/dev/null) | sort
+}
+
+# paths_of NAME.patch: print the files that it edits.
+paths_of() {
+	sed -n 's,^--- a/\([^[:space:]]*\).*,\1,p' "$root/$1"
+}
+
+# make_repository STOCK TREE: make TREE, a git tree of those files of STOCK that the
+# series edits: git need not look at the others.
+make_repository() {
+	local file
+	for file in $(series_files); do
+		case $file in
+		*.lts.patch) ;;	# edits the same files
+		*.patch) paths_of "$file" ;;
+		esac
+	done >"$run/edited"
+	printf '%s\n' .gitattributes Makefile >>"$run/edited"
+	mkdir "$2"
+	rsync -r --files-from="$run/edited" "$1/" "$2/"
+	git -C "$2" init -q -b stock
+	git -C "$2" add -A
+	git -C "$2" commit -q -m stock
+}
+
+# apply_edit NAME.patch DIRECTORY VERSION: apply it to the files in DIRECTORY, or where
+# it does not fit this VERSION of the kernel NAME.lts.patch. Without fuzz. Sets $is_lts
+# if it was the latter.
+is_lts=
+apply_edit() {
+	local patch=$1 into=$2 variant
+	for variant in "$root/$patch" "$root/${patch%.patch}.lts.patch"; do
+		if [ -f "$variant" ] && patch -d "$into" -p1 -F0 -f -s --dry-run \
+				<"$variant" >/dev/null; then
+			patch -d "$into" -p1 -F0 -f -s --no-backup-if-mismatch <"$variant"
+			[ "$variant" = "$root/$patch" ] || is_lts=1
+			return
+		fi
+	done
+	if patch -d "$into" -p1 -F0 -f -R -s --dry-run <"$root/$patch" >/dev/null; then
+		die "$patch does not apply to $3: it is in there already"
+	fi
+	patch -d "$into" -p1 -F0 -f -r "$into/rejected" <"$root/$patch" >/dev/null || :
+	say "$(cat "$into/rejected")"
+	die "$patch does not apply to $3, see the hunks above"
+}
+
 # read_settings FILE: read lines of a key and its value, as the files in
 # scripts/machine/ have them, into the array $settings. A key may come again.
 declare -A settings
