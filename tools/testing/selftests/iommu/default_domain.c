@@ -3,9 +3,9 @@
  * Check the default domain of every IOMMU group: its type, and with --write what
  * becomes of it when another type is written to sysfs. See usage().
  *
- * The types that must be can be told. Where nobody tells them they are derived,
- * as far as they can be: an administrator may have changed the type of any group,
- * and does not leave a trace.
+ * The right types can be told on the command line. Otherwise they are derived, as far
+ * as that is possible: an administrator may have changed the type of any group, and
+ * leaves no trace.
  */
 #ifndef NOLIBC
 #include <dirent.h>
@@ -29,32 +29,28 @@
 
 /* As sysfs spells them, and what is said of a device that is in no group */
 static const char * const types[] = {
-	"blocked", "identity", "unmanaged", "DMA", "DMA-FQ", "none",
+	"blocked", "identity", "unmanaged", "DMA", "DMA-FQ", "unknown", "none",
 };
 
 #define TYPE_SIZE 16	/* bytes: more than the longest of @types */
-#define NAME_SIZE 64	/* bytes: more than a device's or a group's name */
+#define NAME_SIZE 256	/* bytes: a name in sysfs has 255 at most */
 #define LINE_SIZE 4096	/* bytes: more than a record of the log or a command line */
+#define MAX_GROUPS 4096	/* more than any machine has */
 #define NOBODY 65534	/* the user who may do nothing */
-
-#define VTD_CAP_CM 7	/* VT-d's capability bit: caching mode, for a hypervisor */
-#define VTD_ECAP_PT 6	/* its extended one: pass-through */
-#define AMD_CAP_NPCACHE 26	/* AMD-Vi's: as caching mode */
+#define VTD_ECAP_PT 6	/* bit of VT-d's extended capabilities: pass-through */
 
 /**
  * struct device - a device that stands behind an IOMMU
  * @name: its name on its bus, "0000:00:02.0"
- * @removable: the kernel says so, as it does of what it does not trust
- * @bound: it has a driver
+ * @removable: the kernel calls it so, and does not trust what it calls so
+ * @bound: it has a driver that may have it do DMA
  * @requires: its IOMMU driver is known to require translation
- * @forces: its IOMMU driver is known to force strict invalidation
  */
 struct device {
 	const char *name;
 	bool removable;
 	bool bound;
 	bool requires;
-	bool forces;
 };
 
 /**
@@ -63,23 +59,25 @@ struct device {
  * @type: type of its default domain, as sysfs spells it; "" if not readable
  * @devices: how many it has
  * @removable: how many of them are
- * @bound: how many of them have a driver
+ * @bound: one of them is
  * @requires: its IOMMU driver is known to require translation
- * @forces: its IOMMU driver is known to force strict invalidation
  */
 struct group {
 	char name[NAME_SIZE];
 	char type[TYPE_SIZE];
 	int devices;
 	int removable;
-	int bound;
+	bool bound;
 	bool requires;
-	bool forces;
 };
 
-/* What the kernel has decided for all groups, as far as it lets us know */
+/* What is in force for all groups, as far as the kernel lets us know */
 enum answer { UNKNOWN, NO, YES };
 static enum answer strict, passthrough;
+
+/* The groups that there were at the start: a dock may be unplugged at any time */
+static char group_names[MAX_GROUPS][16];
+static int groups;
 
 static bool may_write;
 
@@ -98,10 +96,9 @@ static bool begins_with(const char *text, const char *prefix)
 	return !strncmp(text, prefix, strlen(prefix));
 }
 
+/* The first @len bytes of @from; whoever calls has made sure that they fit. */
 static void copy_name(char *to, const char *from, size_t len)
 {
-	if (len >= NAME_SIZE)
-		ksft_exit_fail_msg("no room for the name %s\n", from);
 	memcpy(to, from, len);
 	to[len] = '\0';
 }
@@ -138,8 +135,8 @@ static enum answer read_bit(const char *path, int bit)
 }
 
 /*
- * With getdents64(), since nolibc has no readdir(). Returns the number of
- * entries, or -1 if the directory cannot be read.
+ * With getdents64(), since the nolibc of Linux 6.12 has no readdir(). Returns the
+ * number of entries, or -1 if the directory cannot be read.
  */
 static int walk_dir(const char *path,
 		    void (*fn)(const char *name, void *arg), void *arg)
@@ -182,35 +179,40 @@ static const char *read_type(const char *group)
 	return type;
 }
 
-/* Of the device in whose directory we are */
+/*
+ * Has the device in whose directory we are a driver? That of a PCIe port leaves DMA
+ * to others, and lets the type be written.
+ */
+static bool has_driver(void)
+{
+	char path[NAME_SIZE + 32] = "";
+	bool has = !chdir("driver");
+
+	if (has)
+		syscall(__NR_getcwd, path, sizeof(path));
+	return has && strcmp(path, "/sys/bus/pci/drivers/pcieport");
+}
+
+/* Of the device in whose directory we are, which we leave */
 static void read_device(struct device *dev)
 {
 	char removable[16];
-	int fd;
 
 	dev->removable = read_line("removable", removable, sizeof(removable)) &&
 			 !strcmp(removable, "removable");
-	fd = open("driver", O_RDONLY | O_DIRECTORY);
-	dev->bound = fd >= 0;
-	if (dev->bound)
-		close(fd);
 	dev->requires = read_bit("iommu/intel-iommu/ecap", VTD_ECAP_PT) == NO;
-	dev->forces = read_bit("iommu/intel-iommu/cap", VTD_CAP_CM) == YES ||
-		      read_bit("iommu/amd-iommu/cap", AMD_CAP_NPCACHE) == YES;
+	dev->bound = has_driver();
 }
 
 /**
- * struct walk - state of a walk over all groups
+ * struct walk - state of a walk over all devices
  * @group: the group that the walk has come to
- * @device_fn: called for each of its devices, or NULL
- * @group_fn: called for it after them, or NULL
- * @arg: handed to both
+ * @fn: called for each device, with its group as far as it is known
+ * @arg: handed to @fn
  */
 struct walk {
 	struct group group;
-	void (*device_fn)(const struct device *dev, const struct group *group,
-			  void *arg);
-	void (*group_fn)(const struct group *group, void *arg);
+	void (*fn)(const struct device *dev, const struct group *group, void *arg);
 	void *arg;
 };
 
@@ -218,7 +220,7 @@ static void walk_device(const char *name, void *arg)
 {
 	struct walk *walk = arg;
 	struct group *group = &walk->group;
-	struct device dev = { .name = name };
+	struct device dev = { .name = name, .bound = true };	/* if it has just gone */
 
 	if (!chdir("devices") && !chdir(name))
 		read_device(&dev);
@@ -226,32 +228,37 @@ static void walk_device(const char *name, void *arg)
 
 	group->devices++;
 	group->removable += dev.removable;
-	group->bound += dev.bound;
+	group->bound |= dev.bound;
 	group->requires |= dev.requires;
-	group->forces |= dev.forces;
-	if (walk->device_fn)
-		walk->device_fn(&dev, group, walk->arg);
+	if (walk->fn)
+		walk->fn(&dev, group, walk->arg);
 }
 
-static void walk_group(const char *name, void *arg)
+/* Fill @walk->group. It has no devices if it has vanished. */
+static void walk_group(struct walk *walk, const char *name)
 {
-	struct walk *walk = arg;
 	struct group *group = &walk->group;
 
 	memset(group, 0, sizeof(*group));
 	copy_name(group->name, name, strlen(name));
 	strcpy(group->type, read_type(name));
-	if (!enter(name))
-		return;
-	walk_dir("devices", walk_device, walk);
-	if (walk->group_fn)
-		walk->group_fn(group, walk->arg);
+	if (enter(name))
+		walk_dir("devices", walk_device, walk);
 }
 
-/* Returns the number of groups, 0 or -1 if the kernel has none. */
-static int walk_groups(struct walk *walk)
+static void walk_groups(struct walk *walk)
 {
-	return walk_dir(GROUPS, walk_group, walk);
+	int i;
+
+	for (i = 0; i < groups; i++)
+		walk_group(walk, group_names[i]);
+}
+
+static void add_group(const char *name, void *arg)
+{
+	if (groups == MAX_GROUPS || strlen(name) >= sizeof(group_names[0]))
+		ksft_exit_fail_msg("no room for group %s\n", name);
+	strcpy(group_names[groups++], name);
 }
 
 static void report_device(const struct device *dev, const struct group *group,
@@ -266,14 +273,12 @@ static void report_device(const struct device *dev, const struct group *group,
  * struct search - look for one device among all
  * @name: the device to look for
  * @found: how many there are; a name is only unique on its bus
- * @group: the group of the last one
- * @type: and its type, "none" if there is none
+ * @group: the group of the last one; its type is "none" if there is none
  */
 struct search {
 	char name[NAME_SIZE];
 	int found;
-	char group[NAME_SIZE];
-	char type[TYPE_SIZE];
+	struct group group;
 };
 
 static void match(const struct device *dev, const struct group *group, void *arg)
@@ -283,19 +288,23 @@ static void match(const struct device *dev, const struct group *group, void *arg
 	if (strcmp(dev->name, search->name))
 		return;
 	search->found++;
-	strcpy(search->group, group->name);
-	strcpy(search->type, group->type);
+	strcpy(search->group.name, group->name);
 }
 
 /* Look for the device whose name is the first @len characters of @name. */
 static void find_device(struct search *search, const char *name, size_t len)
 {
-	struct walk walk = { .device_fn = match, .arg = search };
+	struct walk walk = { .fn = match, .arg = search };
+	struct walk found = {};
 
 	memset(search, 0, sizeof(*search));
 	copy_name(search->name, name, len);
-	strcpy(search->type, "none");
+	strcpy(search->group.type, "none");
 	walk_groups(&walk);
+	if (search->found) {
+		walk_group(&found, search->group.name);
+		search->group = found.group;
+	}
 	if (search->found > 1)
 		ksft_print_msg("%d devices are called %s\n", search->found,
 			       search->name);
@@ -309,11 +318,11 @@ static void check_type(const char *expectation)
 	bool good;
 
 	find_device(&search, expectation, type - expectation - 1);
-	good = search.found <= 1 && !strcmp(search.type, type);
+	good = search.found <= 1 && !strcmp(search.group.type, type);
 	if (!good && !search.found)
 		ksft_print_msg("%s is in no IOMMU group\n", search.name);
 	else if (!good)
-		ksft_print_msg("%s is %s, not %s\n", search.name, search.type, type);
+		ksft_print_msg("%s is %s, not %s\n", search.name, search.group.type, type);
 	ksft_test_result(good, "%s\n", expectation);
 }
 
@@ -327,6 +336,7 @@ static const char *error_name(int error)
 	case EBUSY:	 return "EBUSY";
 	case ENODEV:	 return "ENODEV";
 	case EINVAL:	 return "EINVAL";
+	case EROFS:	 return "EROFS";
 	case EOPNOTSUPP: return "EOPNOTSUPP";
 	}
 	ksft_print_msg("error %d has no name here\n", error);
@@ -354,16 +364,24 @@ static int write_type(const char *group, const char *word)
 	return error;
 }
 
+static bool is_type(const char *group, const char *type)
+{
+	return !strcmp(read_type(group), type);
+}
+
 /*
- * Make @type the type of @group. Where its driver requires translation and
- * invalidation is strict, DMA-FQ can be had from DMA only.
+ * Make @type the type of @group. DMA-FQ may only be to be had from DMA, by the
+ * core's short cut. What is taken may still be made DMA, by an IOMMU that cannot defer.
  */
 static bool make_type(const char *group, const char *type)
 {
-	if (!strcmp(read_type(group), type) || !write_type(group, type))
+	if (is_type(group, type))
 		return true;
-	if (!strcmp(type, "DMA-FQ") && !write_type(group, "DMA") &&
-	    !write_type(group, "DMA-FQ"))
+	if (write_type(group, type) && !strcmp(type, "DMA-FQ")) {
+		write_type(group, "DMA");
+		write_type(group, type);
+	}
+	if (is_type(group, type))
 		return true;
 	ksft_print_msg("group %s is %s and cannot be made %s\n", group,
 		       read_type(group), type);
@@ -380,8 +398,6 @@ static bool refused_to_nobody(const char *group, const char *word)
 	pid_t pid;
 
 	pid = fork();
-	if (pid < 0)
-		ksft_exit_fail_perror("fork");
 	if (!pid) {
 		fd = enter(group) ? open("type", O_WRONLY) : -1;
 		if (fd < 0 || syscall(__NR_setresuid, NOBODY, NOBODY, NOBODY))
@@ -389,16 +405,17 @@ static bool refused_to_nobody(const char *group, const char *word)
 		exit(write_type(group, word) == EACCES &&
 		     write_fd(fd, word) == EACCES ? KSFT_PASS : KSFT_FAIL);
 	}
-	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
 	    WEXITSTATUS(status) == KSFT_PASS)
 		return true;
-	ksft_print_msg("group %s, %s written by nobody: no EACCES\n", group, word);
+	ksft_print_msg("group %s: nobody could not try to write %s, or was not refused\n",
+		       group, word);
 	return false;
 }
 
 /*
- * Write @word to the type of @group, after nobody could not. Says what comes of it:
- * the name of an error, and then the type must be what it was, or the new type.
+ * Write @word to the type of @group. Returns what comes of it: the name of an error, and
+ * then the type must be what it was, or the new type.
  */
 static const char *try_write(const char *group, const char *word)
 {
@@ -406,42 +423,12 @@ static const char *try_write(const char *group, const char *word)
 	int error;
 
 	strcpy(before, read_type(group));
-	if (!refused_to_nobody(group, word))
-		return "?";
-	if (strcmp(read_type(group), before))
-		return "changed by nobody";
 	error = write_type(group, word);
 	if (!error)
 		return read_type(group);
-	if (strcmp(read_type(group), before))
+	if (!is_type(group, before))
 		return "changed in spite of an error";
 	return error_name(error);
-}
-
-/* Judge one DEVICE/FROM/WORD=RESULT. */
-static void check_write(const char *expectation)
-{
-	const char *from = strchr(expectation, '/') + 1;
-	const char *word = strchr(from, '/') + 1;
-	const char *result = strchr(word, '=') + 1;
-	char type[NAME_SIZE], written[NAME_SIZE];
-	struct search search;
-	const char *got;
-	bool good;
-
-	copy_name(type, from, word - from - 1);
-	copy_name(written, word, result - word - 1);
-	find_device(&search, expectation, from - expectation - 1);
-	good = search.found == 1 && make_type(search.group, type);
-	if (good) {
-		got = try_write(search.group, written);
-		good = !strcmp(got, result);
-		if (!good)
-			ksft_print_msg("%s, %s written to %s: %s, not %s\n",
-				       search.name, written, type, got, result);
-		good &= make_type(search.group, search.type);
-	}
-	ksft_test_result(good, "%s\n", expectation);
 }
 
 /* Does @word, written to @group, give @result? */
@@ -459,6 +446,32 @@ static bool gives(const char *group, const char *word, const char *result)
 	return false;
 }
 
+/* Judge one DEVICE/FROM/WORD=RESULT. */
+static void check_write(const char *expectation)
+{
+	const char *from = strchr(expectation, '/') + 1;
+	const char *word = strchr(from, '/') + 1;
+	const char *result = strchr(word, '=') + 1;
+	char type[NAME_SIZE], written[NAME_SIZE];
+	const struct group *group;
+	struct search search;
+	bool good = false;
+
+	copy_name(type, from, word - from - 1);
+	copy_name(written, word, result - word - 1);
+	find_device(&search, expectation, from - expectation - 1);
+	group = &search.group;
+	if (search.found == 1 && group->bound)
+		ksft_print_msg("a device of group %s has a driver\n", group->name);
+	else if (search.found == 1 && make_type(group->name, type))
+		good = refused_to_nobody(group->name, written) &&
+		       gives(group->name, written, result);
+	/* Whatever has come of it, the type is put back. */
+	if (search.found == 1 && !group->bound)
+		good &= make_type(group->name, group->type);
+	ksft_test_result(good, "%s\n", expectation);
+}
+
 /* What holds whatever the driver and the parameters say. */
 static bool writes_well(const struct group *group)
 {
@@ -466,130 +479,222 @@ static bool writes_well(const struct group *group)
 	char chosen[TYPE_SIZE];
 	bool good;
 
-	good = gives(name, "nonsense", "EINVAL");
-	/* What the kernel chooses by itself it also takes when asked for. */
+	good = refused_to_nobody(name, "auto");
+	good &= gives(name, "nonsense", "EINVAL");
 	if (write_type(name, "auto")) {
 		ksft_print_msg("group %s: auto is refused\n", name);
 		return false;
 	}
+	/* What the kernel chooses by itself it also takes when asked for. */
 	strcpy(chosen, read_type(name));
 	good &= gives(name, chosen, chosen);
-	/* To be strict rather than lazy is always a legal wish. */
-	if (!strcmp(chosen, "DMA-FQ"))
+	/*
+	 * To be strict rather than lazy is always a legal wish. The way back by the
+	 * core's short cut is safe only where the IOMMU is known to be able to defer.
+	 */
+	if (!strcmp(chosen, "DMA-FQ")) {
 		good &= gives(name, "DMA", "DMA");
-	/* A flush queue can be had by any group that is translated. */
-	if (!strcmp(read_type(name), "DMA"))
 		good &= gives(name, "DMA-FQ", "DMA-FQ");
-	good &= gives(name, "auto", chosen);
-	return good & make_type(name, group->type);
+		good &= gives(name, "auto", chosen);
+	}
+	/* Whatever has come of it, the type is put back. */
+	good &= make_type(name, group->type);
+	return good;
+}
+
+/* "group 7 type", until the next call */
+static const char *label(const struct group *group, const char *what)
+{
+	static char buf[NAME_SIZE];
+
+	strcpy(buf, "group ");
+	strcpy(buf + strlen(buf), group->name);
+	strcpy(buf + strlen(buf), what);
+	return buf;
+}
+
+/* May the type not be written here, as in a container? */
+static bool is_denied(const char *group)
+{
+	int error = write_type(group, "nonsense");
+
+	return error == EACCES || error == EROFS;
 }
 
 static void derive_writes(const struct group *group)
 {
-	const char *why = !may_write ? "not without --write" :
-			  geteuid() ? "only root may write" :
-			  !group->type[0] ? "its type cannot be read" :
-			  group->bound ? "a device has a driver" : NULL;
-
-	if (why)
-		ksft_test_result_code(KSFT_SKIP, "types written", "group %s: %s",
-				      group->name, why);
-	else
-		ksft_test_result(writes_well(group), "group %s: types written\n",
-				 group->name);
-}
-
-/* What is derived of the type of @group cannot be known. */
-static void skip_type(const struct group *group, const char *why)
-{
-	ksft_test_result_code(KSFT_SKIP, "type", "group %s: %s: %s", group->name,
-			      group->type, why);
-}
-
-/* Lazy invalidation is in force and @group, which is trusted, is strict. */
-static void derive_strict(const struct group *group)
-{
-	const char *why = group->forces ? "its IOMMU is in caching mode" :
-			  passthrough == YES ? "fell back from pass-through" : NULL;
-
-	if (why)
-		ksft_test_result_pass("group %s: DMA: %s\n", group->name, why);
-	else if (group->requires)
-		skip_type(group,
-			  "through sysfs, or this kernel is strict if a driver requires translation");
-	else
-		skip_type(group, "through sysfs, or its IOMMU cannot defer");
-}
-
-/* No device of @group is removable. */
-static void derive_trusted(const struct group *group)
-{
 	bool is_lazy = !strcmp(group->type, "DMA-FQ");
-
-	if (!is_lazy && strcmp(group->type, "DMA"))
-		ksft_test_result_pass("group %s: %s\n", group->name, group->type);
-	else if (strict == UNKNOWN)
-		skip_type(group, "strict or lazy, not known what is in force");
-	else if (is_lazy == (strict == NO))
-		ksft_test_result_pass("group %s: %s: as is in force\n", group->name,
-				      group->type);
-	else if (is_lazy)
-		skip_type(group, "strict is in force, so this was done through sysfs");
-	else
-		derive_strict(group);
-}
-
-static void derive_type(const struct group *group, void *arg)
-{
 	bool is_strict = !strcmp(group->type, "DMA");
+	bool is_identity = !strcmp(group->type, "identity");
+	const char *why = !group->devices ? "it is gone" :
+			  group->bound ? "a device has a driver" :
+			  !is_lazy && !is_strict && !is_identity ? "not the core's to choose" :
+			  group->removable && !is_strict ? "could not be put back" :
+			  is_denied(group->name) ? "may not be written here" : NULL;
 
-	if (!group->type[0])
-		skip_type(group, "its type cannot be read");
-	else if (!group->removable)
-		derive_trusted(group);
-	else if (is_strict || group->removable == group->devices)
-		ksft_test_result(is_strict, "group %s: %s: removable\n",
-				 group->name, group->type);
+	if (why)
+		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s", why);
 	else
-		skip_type(group,
-			  "through sysfs, or a removable device joined when it had its domain");
-	derive_writes(group);
+		ksft_test_result(writes_well(group), "group %s writes\n", group->name);
 }
 
-/* Of a word of the command line: the truth of what follows @prefix, as kstrtobool() */
-static void read_word(const char *word, const char *prefix, enum answer *answer)
+/* The type of a group of trusted devices without requirements, NULL if not known */
+static const char *type_in_force(void)
 {
+	if (passthrough == YES)
+		return "identity";
+	if (passthrough == UNKNOWN || strict == UNKNOWN)
+		return NULL;
+	return strict == YES ? "DMA" : "DMA-FQ";
+}
+
+/* Why may a group of trusted devices have another type than is in force? */
+static const char *explain(const struct group *group)
+{
+	if (!strcmp(group->type, "identity"))
+		return "a driver requires it, no IOMMU_DMA, or done through sysfs";
+	if (!strcmp(group->type, "DMA-FQ") && strict == YES)
+		return "done through sysfs, since strict is in force";
+	if (strcmp(group->type, "DMA") && strcmp(group->type, "DMA-FQ"))
+		return "not the core's to choose";
+	if (group->requires && strict == NO && !strcmp(group->type, "DMA"))
+		return "done through sysfs, or this kernel is strict if translation is required";
+	if (passthrough == YES)
+		return "translation is required, no identity to be had, or done through sysfs";
+	return "the IOMMU cannot defer, or done through sysfs";
+}
+
+/* Returns why the type of @group is neither right nor wrong, or NULL. */
+static const char *unclear(const struct group *group)
+{
+	const char *want = type_in_force();
+
+	if (!group->devices || !group->type[0])
+		return "it is gone, or has no type that can be read";
+	if (!strcmp(group->type, "unknown"))
+		return "not the core's to choose";
+	if (!group->removable && !want)
+		return "what is in force is not known";
+	if (!group->removable && strcmp(group->type, want))
+		return explain(group);
+	if (group->removable && group->removable < group->devices &&
+	    strcmp(group->type, "DMA"))
+		return "a removable device joined when it had its domain, or done through sysfs";
+	return NULL;
+}
+
+static void derive_type(const struct group *group)
+{
+	const char *why = unclear(group);
+
+	if (why) {
+		ksft_test_result_code(KSFT_SKIP, label(group, " type"), "%s: %s",
+				      group->type, why);
+		return;
+	}
+	/* Either as is in force, or all its devices are removable. */
+	if (group->removable && strcmp(group->type, "DMA"))
+		ksft_print_msg("group %s is removable and yet %s, maybe through sysfs\n",
+			       group->name, group->type);
+	ksft_test_result(!group->removable || !strcmp(group->type, "DMA"),
+			 "group %s type\n", group->name);
+}
+
+static void derive_all(void)
+{
+	struct walk walk = {};
+	int i;
+
+	for (i = 0; i < groups; i++) {
+		walk_group(&walk, group_names[i]);
+		derive_type(&walk.group);
+		if (may_write)
+			derive_writes(&walk.group);
+	}
+}
+
+/* The truth of what follows @prefix in @word, as kstrtobool() has it */
+static void read_truth(const char *word, const char *prefix, enum answer *answer)
+{
+	char c;
+
 	if (!begins_with(word, prefix))
 		return;
 	word += strlen(prefix);
-	if (strchr("yYtT1", *word) || begins_with(word, "on"))
-		*answer = *word ? YES : *answer;
-	else if (strchr("nNfF0", *word) || begins_with(word, "of"))
+	c = *word | 0x20;	/* lower case */
+	if (c == 'o')
+		c = (word[1] | 0x20) == 'n' ? 'y' : (word[1] | 0x20) == 'f' ? 'n' : 0;
+	if (*word == '1' || c == 'e' || c == 'y' || c == 't')
+		*answer = YES;
+	else if (*word == '0' || c == 'd' || c == 'n' || c == 'f')
 		*answer = NO;
 }
 
+/* Is @option among those, divided by commas, that follow @prefix in @word? */
+static bool has_option(const char *word, const char *prefix, const char *option)
+{
+	const char *pos;
+
+	if (!begins_with(word, prefix))
+		return false;
+	for (pos = word + strlen(prefix); pos; pos = strchr(pos, ',')) {
+		pos += *pos == ',';
+		if (begins_with(pos, option))
+			return true;
+	}
+	return false;
+}
+
+/* What it says for itself: a driver may still force invalidation to be strict. */
 static void read_cmdline(void)
 {
 	char line[LINE_SIZE], *word, *end;
+	bool force = false;
 
 	if (!read_line("/proc/cmdline", line, sizeof(line)))
 		return;
-	for (word = line; word; word = end) {
+	for (word = line; word && strcmp(word, "--"); word = end) {
 		end = strchr(word, ' ');
 		if (end)
 			*end++ = '\0';
-		if (!strcmp(word, "--"))
-			break;
-		read_word(word, "iommu.strict=", &strict);
-		read_word(word, "iommu.passthrough=", &passthrough);
+		read_truth(word, "iommu.strict=", &strict);
+		read_truth(word, "iommu.passthrough=", &passthrough);
+		if (has_option(word, "iommu=", "pt"))
+			passthrough = YES;
+		force |= has_option(word, "intel_iommu=", "strict") ||
+			 has_option(word, "amd_iommu=", "fullflush") ||
+			 has_option(word, "s390_iommu=", "strict");
 	}
+	if (force)
+		strict = YES;
+}
+
+static bool ends_with(const char *text, const char *suffix)
+{
+	size_t len = strlen(text), end = strlen(suffix);
+
+	return len >= end && !strcmp(text + len - end, suffix);
+}
+
+/* One message: what the core has decided, and what a driver has forced later */
+static void read_message(const char *text)
+{
+	const char *policy = "iommu: DMA domain TLB invalidation policy: ";
+	const char *type = "iommu: Default domain type: ";
+
+	if (begins_with(text, policy))
+		strict = begins_with(text + strlen(policy), "strict") ? YES : NO;
+	else if (begins_with(text, type))
+		passthrough = begins_with(text + strlen(type), "Passthrough") ? YES : NO;
+	else if (ends_with(text, "IOMMU batching disallowed due to virtualization") ||
+		 ends_with(text, "Using strict mode due to virtualization") ||
+		 ends_with(text, "Disabling batched IOTLB flush on Ironlake"))
+		strict = YES;
 }
 
 static void read_log(void)
 {
-	const char *policy = "iommu: DMA domain TLB invalidation policy: ";
-	const char *type = "iommu: Default domain type: ";
-	char buf[LINE_SIZE], *text;
+	char buf[LINE_SIZE], *text, *end;
 	int fd, len;
 
 	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
@@ -598,14 +703,11 @@ static void read_log(void)
 	while ((len = read(fd, buf, sizeof(buf) - 1)) > 0 || (len < 0 && errno == EPIPE)) {
 		buf[len < 0 ? 0 : len] = '\0';
 		text = strchr(buf, ';');
-		if (!text)
+		end = strchr(buf, '\n');
+		if (!text || !end)
 			continue;
-		text++;
-		if (begins_with(text, policy))
-			strict = begins_with(text + strlen(policy), "strict") ? YES : NO;
-		if (begins_with(text, type))
-			passthrough = begins_with(text + strlen(type), "Passthrough") ?
-				      YES : NO;
+		*end = '\0';
+		read_message(text + 1);
 	}
 	close(fd);
 }
@@ -618,8 +720,9 @@ static void read_state(void)
 {
 	read_cmdline();
 	read_log();
-	ksft_print_msg("invalidation is %s\n", strict == YES ? "strict" :
-		       strict == NO ? "lazy" : "strict or lazy, not known");
+	ksft_print_msg("invalidation is %s, pass-through is %s\n",
+		       strict == YES ? "strict" : strict == NO ? "lazy" : "not known",
+		       passthrough == YES ? "on" : passthrough == NO ? "off" : "not known");
 }
 
 static void usage(void)
@@ -636,10 +739,12 @@ static void usage(void)
 	       "                           in EINVAL; and nobody may write it. Needs --write\n"
 	       "                           and that no device of the group has a driver\n"
 	       "Without any, what must hold is derived from the boot parameters and the\n"
-	       "kernel's log, for each group: untrusted devices are strict, all else is as is\n"
-	       "in force or can be explained; with --write also that types can be written,\n"
-	       "where no device of the group has a driver. What cannot be known is skipped.\n"
-	       "Changes nothing without --write; with it, every type is put back.\n"
+	       "kernel's log, for each group. It fails if a group of removable devices is not\n"
+	       "DMA; one that is not as is in force is skipped, and may be explained. With\n"
+	       "--write also that types can be written, where no device of the group has a\n"
+	       "driver.\n"
+	       "Changes nothing without --write. With it each type is put back, unless the\n"
+	       "test is killed or a driver is bound meanwhile.\n"
 	       "Prints KTAP. Exit status: 0 if all is as expected, 1 if not or if an argument\n"
 	       "is wrong, 4 if there was nothing to check.\n");
 }
@@ -660,7 +765,7 @@ static bool valid_write(const char *expectation)
 	    word - from > NAME_SIZE || result - word >= NAME_SIZE || !result[1])
 		return false;
 	copy_name(type, from, word - from - 1);
-	return known_type(type);
+	return known_type(type) && strcmp(type, "none");
 }
 
 static bool valid_type(const char *expectation)
@@ -690,9 +795,8 @@ static void validate(const char *expectation)
 
 int main(int argc, char *argv[])
 {
-	struct walk report = { .device_fn = report_device };
-	struct walk derive = { .group_fn = derive_type };
-	int i, groups, first = 1;
+	struct walk report = { .fn = report_device };
+	int i, first = 1;
 
 	if (argc > 1 && !strcmp(argv[1], "--help")) {
 		usage();
@@ -706,8 +810,9 @@ int main(int argc, char *argv[])
 		validate(argv[i]);
 
 	ksft_print_header();
-	groups = walk_groups(&report);
-	if (groups <= 0)
+	walk_dir(GROUPS, add_group, NULL);
+	walk_groups(&report);
+	if (!groups)
 		ksft_print_msg("no IOMMU group in " GROUPS "\n");
 	if (argc > first) {
 		ksft_set_plan(argc - first);
@@ -717,12 +822,12 @@ int main(int argc, char *argv[])
 			else
 				check_type(argv[i]);
 		}
-	} else if (groups <= 0) {
+	} else if (!groups) {
 		ksft_exit_skip("no IOMMU, or it is off\n");
 	} else {
 		read_state();
-		ksft_set_plan(2 * groups);
-		walk_groups(&derive);
+		ksft_set_plan(may_write ? 2 * groups : groups);
+		derive_all();
 	}
 	ksft_finished();
 }
