@@ -29,10 +29,10 @@
 #include "iommu-pages.h"
 
 /* A driver without def_domain_type(); the other answers are domain types. */
-#define ANSWER_NO_OP	(-1)
+#define ANSWER_NO_OP (-1)
 
 /* What iommu_get_default_domain_type() returns if no type is possible. */
-#define TYPE_REFUSED	(-1)
+#define TYPE_REFUSED (-1)
 
 static const char *type_name(int type)
 {
@@ -108,7 +108,8 @@ static bool log_has(const char *words)
 	char line[256];
 	size_t len;
 
-	while (kmsg_dump_get_line(&position, false, line, sizeof(line) - 1, &len)) {
+	while (kmsg_dump_get_line(&position, false, line, sizeof(line) - 1,
+				  &len)) {
 		line[len] = '\0';
 		found |= !!strstr(line, words);
 	}
@@ -119,7 +120,7 @@ static bool log_has(const char *words)
  * The policy
  */
 
-#define POLICY_DEVS	3
+#define POLICY_DEVS 3
 
 /**
  * struct policy_dev - a device that exists only for the policy to look at
@@ -196,7 +197,8 @@ static void policy_add(struct policy_group *g)
 static void policy_set(struct policy_dev *p, int answer, bool untrusted)
 {
 	p->answer = answer;
-	p->iommu.ops = answer == ANSWER_NO_OP ? &policy_ops_without : &policy_ops;
+	p->iommu.ops = answer == ANSWER_NO_OP ? &policy_ops_without :
+						&policy_ops;
 	p->pdev.untrusted = untrusted;
 #ifdef CONFIG_PCI
 	p->pdev.dev.bus = untrusted ? &pci_bus_type : NULL;
@@ -230,7 +232,8 @@ static int wanted_constraint(const struct policy_group *g, bool strict)
 	unsigned int i;
 
 	if (g->static_domain)
-		return identity ? IOMMU_DOMAIN_IDENTITY : g->static_domain->type;
+		return identity ? IOMMU_DOMAIN_IDENTITY :
+				  g->static_domain->type;
 
 	for (i = 0; i < g->count; i++) {
 		identity |= g->devs[i].answer == IOMMU_DOMAIN_IDENTITY;
@@ -268,7 +271,8 @@ static int wanted_type(const struct policy_group *g, bool strict, int asked,
 	for (i = 0; i < g->count; i++)
 		untrusted |= g->devs[i].pdev.untrusted;
 	if (untrusted) {
-		if (type == IOMMU_DOMAIN_IDENTITY || type == IOMMU_DOMAIN_PLATFORM)
+		if (type == IOMMU_DOMAIN_IDENTITY ||
+		    type == IOMMU_DOMAIN_PLATFORM)
 			return TYPE_REFUSED;
 		type = IOMMU_DOMAIN_DMA;
 	}
@@ -293,7 +297,8 @@ static void describe_group(const struct policy_group *g, char *buf, size_t size)
 
 		if (g->static_domain)
 			answer = g->static_domain->type ?
-				 type_name(g->static_domain->type) : "blocked";
+					 type_name(g->static_domain->type) :
+					 "blocked";
 		else if (p->answer == ANSWER_NO_OP)
 			answer = "no op";
 		else if (!p->answer)
@@ -377,9 +382,8 @@ static void check_decision(struct kunit *test, const struct policy_setting *s,
 /* Give @g's devices the answers and the trust that @code stands for. */
 static bool set_combination(struct policy_group *g, unsigned int code)
 {
-	static const int answers[] = {
-		ANSWER_NO_OP, 0, IOMMU_DOMAIN_IDENTITY, IOMMU_DOMAIN_DMA,
-	};
+	static const int answers[] = { ANSWER_NO_OP, 0, IOMMU_DOMAIN_IDENTITY,
+				       IOMMU_DOMAIN_DMA };
 	unsigned int i;
 
 	for (i = 0; i < g->count; i++) {
@@ -394,7 +398,7 @@ static bool set_combination(struct policy_group *g, unsigned int code)
 
 static unsigned int combinations(unsigned int devices)
 {
-	return 1U << (3 * devices);	/* four answers, trusted or not */
+	return 1U << (3 * devices); /* four answers, trusted or not */
 }
 
 /* Every group of one to three devices under one setting. */
@@ -444,9 +448,9 @@ static void order_does_not_matter(struct kunit *test)
 			char devices[96];
 
 			describe_group(g, devices, sizeof(devices));
-			KUNIT_FAIL(test, "group of {%s}: got %s, %s and %s by its order",
-				   devices, type_name(first), type_name(rotated),
-				   type_name(swapped));
+			KUNIT_FAIL(test, "{%s}: by its order %s, %s and %s",
+				   devices, type_name(first),
+				   type_name(rotated), type_name(swapped));
 			return;
 		}
 	}
@@ -455,10 +459,10 @@ static void order_does_not_matter(struct kunit *test)
 /* A static domain is taken as it is; its drivers are not even asked. */
 static void static_default_domain(struct kunit *test)
 {
-	static const unsigned int types[] = {
-		IOMMU_DOMAIN_BLOCKED, IOMMU_DOMAIN_IDENTITY,
-		IOMMU_DOMAIN_PLATFORM, IOMMU_DOMAIN_DMA,
-	};
+	static const unsigned int types[] = { IOMMU_DOMAIN_BLOCKED,
+					      IOMMU_DOMAIN_IDENTITY,
+					      IOMMU_DOMAIN_PLATFORM,
+					      IOMMU_DOMAIN_DMA };
 	const struct policy_setting *s = test->param_value;
 	struct policy_group *g = test->priv;
 	unsigned int i, untrusted, wrong = 0;
@@ -502,7 +506,8 @@ static void conflict_is_reported(struct kunit *test)
 	for (tries = 0, reported = false; tries < 60 && !reported; tries++) {
 		if (tries)
 			msleep(100);
-		KUNIT_EXPECT_EQ(test, policy_decide(g, 0), IOMMU_DOMAIN_IDENTITY);
+		KUNIT_EXPECT_EQ(test, policy_decide(g, 0),
+				IOMMU_DOMAIN_IDENTITY);
 		reported = log_has("requesting conflicting def_domain_type");
 	}
 	KUNIT_EXPECT_TRUE(test, reported);
@@ -511,7 +516,8 @@ static void conflict_is_reported(struct kunit *test)
 	policy_set(&g->devs[1], IOMMU_DOMAIN_DMA, false);
 	kunit_warning_suppress(test)
 		policy_decide(g, 0);
-	KUNIT_EXPECT_FALSE(test, log_has("requesting conflicting def_domain_type"));
+	KUNIT_EXPECT_FALSE(test,
+			   log_has("requesting conflicting def_domain_type"));
 }
 
 /* As VT-d in caching mode and AMD-Vi with NpCache do it, when they initialise. */
@@ -529,7 +535,8 @@ static void strict_from_a_driver(struct kunit *test)
 
 	iommu_set_dma_strict();
 	KUNIT_EXPECT_EQ(test, policy_decide(g, 0), IOMMU_DOMAIN_DMA);
-	KUNIT_EXPECT_EQ(test, policy_decide(g, IOMMU_DOMAIN_DMA_FQ), TYPE_REFUSED);
+	KUNIT_EXPECT_EQ(test, policy_decide(g, IOMMU_DOMAIN_DMA_FQ),
+			TYPE_REFUSED);
 	KUNIT_EXPECT_EQ(test, iommu_def_domain_type, IOMMU_DOMAIN_DMA);
 
 	policy_set(&g->devs[0], 0, false);
@@ -555,12 +562,12 @@ static struct kunit_suite policy_suite = {
  * The mock IOMMU
  */
 
-#define MOCK_NAME	"iommu-kunit"
-#define QUEUED		100	/* unmaps that do not fill a queue of dma-iommu */
-#define MOCK_TABLES	(2 * QUEUED)
+#define MOCK_NAME "iommu-kunit"
+#define QUEUED 100 /* unmaps that do not fill a queue of dma-iommu */
+#define MOCK_TABLES (2 * QUEUED)
 
 /* Unmapped, but a device may still reach it: not invalidated yet */
-#define MOCK_STALE	XA_MARK_0
+#define MOCK_STALE XA_MARK_0
 
 /**
  * struct mock_iommu - the IOMMU that a test's devices are behind
@@ -670,8 +677,8 @@ static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 		xa_lock_irqsave(&md->ptes, flags);
 		md->mock->reused += xa_get_mark(&md->ptes, pfn, MOCK_STALE);
 		/* The lock is held, whatever the caller would allow */
-		old = __xa_store(&md->ptes, pfn, xa_mk_value(paddr >> PAGE_SHIFT),
-				 GFP_ATOMIC);
+		old = __xa_store(&md->ptes, pfn,
+				 xa_mk_value(paddr >> PAGE_SHIFT), GFP_ATOMIC);
 		__xa_clear_mark(&md->ptes, pfn, MOCK_STALE);
 		xa_unlock_irqrestore(&md->ptes, flags);
 		if (xa_is_err(old))
@@ -714,7 +721,8 @@ static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 	return pgsize * pgcount;
 }
 
-static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain, dma_addr_t iova)
+static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
+				     dma_addr_t iova)
 {
 	struct mock_domain *md = to_mock_domain(domain);
 	unsigned long pfn = iova >> PAGE_SHIFT;
@@ -722,7 +730,8 @@ static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain, dma_addr_t iov
 
 	if (!pte || xa_get_mark(&md->ptes, pfn, MOCK_STALE))
 		return 0;
-	return ((phys_addr_t)xa_to_value(pte) << PAGE_SHIFT) | offset_in_page(iova);
+	return ((phys_addr_t)xa_to_value(pte) << PAGE_SHIFT) |
+	       offset_in_page(iova);
 }
 
 static unsigned int mock_count(struct mock_domain *md, bool stale)
@@ -789,7 +798,8 @@ static struct iommu_domain *mock_domain_alloc_paging(struct device *dev)
 
 static bool mock_capable(struct device *dev, enum iommu_cap cap)
 {
-	return cap == IOMMU_CAP_DEFERRED_FLUSH && !to_mock_dev(dev)->cannot_defer;
+	return cap == IOMMU_CAP_DEFERRED_FLUSH &&
+	       !to_mock_dev(dev)->cannot_defer;
 }
 
 static struct iommu_device *mock_probe_device(struct device *dev)
@@ -1021,8 +1031,8 @@ static struct mock_domain *default_domain(struct mock_dev *mdev)
 	return to_mock_domain(mdev->dev->iommu_group->default_domain);
 }
 
-#define EXPECT_TYPE(_test, _mdev, _type)				\
-	KUNIT_EXPECT_STREQ(_test, type_name(default_type(_mdev)),	\
+#define EXPECT_TYPE(_test, _mdev, _type)                          \
+	KUNIT_EXPECT_STREQ(_test, type_name(default_type(_mdev)), \
 			   type_name(_type))
 
 /**
@@ -1048,7 +1058,8 @@ static struct churn churn(struct kunit *test, struct mock_dev *mdev,
 	unsigned int i, failed = 0;
 	struct page *buffer;
 
-	KUNIT_ASSERT_TRUE(test, iommu_is_dma_domain(&default_domain(mdev)->domain));
+	KUNIT_ASSERT_TRUE(test,
+			  iommu_is_dma_domain(&default_domain(mdev)->domain));
 	buffer = alloc_pages(GFP_KERNEL, 3);
 	KUNIT_ASSERT_NOT_NULL(test, buffer);
 
@@ -1056,8 +1067,8 @@ static struct churn churn(struct kunit *test, struct mock_dev *mdev,
 	result.invalidations = mock->invalidations;
 	for (i = 0; i < count; i++) {
 		size_t size = PAGE_SIZE * (pages ?: 1 + i % 8);
-		dma_addr_t addr = dma_map_page(mdev->dev, buffer, 0, size,
-					       DMA_TO_DEVICE);
+		dma_addr_t addr =
+			dma_map_page(mdev->dev, buffer, 0, size, DMA_TO_DEVICE);
 
 		if (dma_mapping_error(mdev->dev, addr))
 			failed++;
@@ -1073,7 +1084,7 @@ static struct churn churn(struct kunit *test, struct mock_dev *mdev,
 	return result;
 }
 
-#define CHURN	1024
+#define CHURN 1024
 
 /* One invalidation for each unmap, none of them late */
 static void expect_strict(struct kunit *test, struct mock_dev *mdev)
@@ -1090,7 +1101,8 @@ static void expect_strict(struct kunit *test, struct mock_dev *mdev)
 static void expect_lazy(struct kunit *test, struct mock_dev *mdev)
 {
 	EXPECT_TYPE(test, mdev, IOMMU_DOMAIN_DMA_FQ);
-	KUNIT_EXPECT_LT(test, churn(test, mdev, CHURN, 1).invalidations, CHURN / 64);
+	KUNIT_EXPECT_LT(test, churn(test, mdev, CHURN, 1).invalidations,
+			CHURN / 64);
 }
 
 static void expect_type(struct kunit *test, struct mock_dev *mdev, int type)
@@ -1176,10 +1188,10 @@ struct probe_case {
 };
 
 static const struct probe_case probe_cases[] = {
-	{ "requires translation, lazy",
-	  .answer = IOMMU_DOMAIN_DMA, .type = IOMMU_DOMAIN_DMA_FQ },
-	{ "requires translation, strict",
-	  .answer = IOMMU_DOMAIN_DMA, .strict = true, .type = IOMMU_DOMAIN_DMA },
+	{ "requires translation, lazy", .answer = IOMMU_DOMAIN_DMA,
+	  .type = IOMMU_DOMAIN_DMA_FQ },
+	{ "requires translation, strict", .answer = IOMMU_DOMAIN_DMA,
+	  .strict = true, .type = IOMMU_DOMAIN_DMA },
 	{ "requires translation, lazy, cannot defer",
 	  .answer = IOMMU_DOMAIN_DMA, .cannot_defer = true,
 	  .type = IOMMU_DOMAIN_DMA },
@@ -1190,16 +1202,16 @@ static const struct probe_case probe_cases[] = {
 	  .answer = IOMMU_DOMAIN_DMA, .strict = true, .passthrough = true,
 	  .type = IOMMU_DOMAIN_DMA },
 	{ "requires nothing, lazy", .type = IOMMU_DOMAIN_DMA_FQ },
-	{ "requires nothing, strict", .strict = true, .type = IOMMU_DOMAIN_DMA },
-	{ "requires nothing, lazy, cannot defer",
-	  .cannot_defer = true, .type = IOMMU_DOMAIN_DMA },
-	{ "requires nothing, pass-through",
-	  .passthrough = true, .type = IOMMU_DOMAIN_IDENTITY },
-	{ "requires identity, lazy",
-	  .answer = IOMMU_DOMAIN_IDENTITY, .type = IOMMU_DOMAIN_IDENTITY },
-	{ "requires identity, strict",
-	  .answer = IOMMU_DOMAIN_IDENTITY, .strict = true,
+	{ "requires nothing, strict", .strict = true,
+	  .type = IOMMU_DOMAIN_DMA },
+	{ "requires nothing, lazy, cannot defer", .cannot_defer = true,
+	  .type = IOMMU_DOMAIN_DMA },
+	{ "requires nothing, pass-through", .passthrough = true,
 	  .type = IOMMU_DOMAIN_IDENTITY },
+	{ "requires identity, lazy", .answer = IOMMU_DOMAIN_IDENTITY,
+	  .type = IOMMU_DOMAIN_IDENTITY },
+	{ "requires identity, strict", .answer = IOMMU_DOMAIN_IDENTITY,
+	  .strict = true, .type = IOMMU_DOMAIN_IDENTITY },
 };
 
 KUNIT_ARRAY_PARAM_DESC(probe_cases, probe_cases, name);
@@ -1251,8 +1263,8 @@ static void no_dma_iommu(struct kunit *test)
 /* Who asks for translation, for the tests of what laziness must not break */
 static const struct probe_case lazy_devices[] = {
 	{ "requires translation", .answer = IOMMU_DOMAIN_DMA },
-	{ "requires translation, single queue",
-	  .answer = IOMMU_DOMAIN_DMA, .shadow_on_flush = true },
+	{ "requires translation, single queue", .answer = IOMMU_DOMAIN_DMA,
+	  .shadow_on_flush = true },
 	{ "requires nothing" },
 };
 
@@ -1307,13 +1319,15 @@ static void mock_notices_early_reuse(struct kunit *test)
 	domain = &default_domain(mdev)->domain;
 	iommu_iotlb_gather_init(&gather);
 
-	KUNIT_EXPECT_EQ(test, 0, iommu_map(domain, SZ_1M, SZ_2M, PAGE_SIZE, prot,
-					   GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, 0,
+			iommu_map(domain, SZ_1M, SZ_2M, PAGE_SIZE, prot,
+				  GFP_KERNEL));
 	KUNIT_EXPECT_EQ(test, PAGE_SIZE,
 			iommu_unmap_fast(domain, SZ_1M, PAGE_SIZE, &gather));
 	KUNIT_EXPECT_EQ(test, mdev->mock->reused, 0);
-	KUNIT_EXPECT_EQ(test, 0, iommu_map(domain, SZ_1M, SZ_2M, PAGE_SIZE, prot,
-					   GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, 0,
+			iommu_map(domain, SZ_1M, SZ_2M, PAGE_SIZE, prot,
+				  GFP_KERNEL));
 	KUNIT_EXPECT_EQ(test, mdev->mock->reused, 1);
 	KUNIT_EXPECT_EQ(test, PAGE_SIZE, iommu_unmap(domain, SZ_1M, PAGE_SIZE));
 	KUNIT_EXPECT_EQ(test, mock_count(to_mock_domain(domain), true), 0);
@@ -1423,8 +1437,8 @@ static void untrusted_is_strict(struct kunit *test)
 
 static const struct probe_case untrusted_devices[] = {
 	{ "requires translation, lazy", .answer = IOMMU_DOMAIN_DMA },
-	{ "requires translation, strict",
-	  .answer = IOMMU_DOMAIN_DMA, .strict = true },
+	{ "requires translation, strict", .answer = IOMMU_DOMAIN_DMA,
+	  .strict = true },
 	{ "requires translation, lazy, pass-through",
 	  .answer = IOMMU_DOMAIN_DMA, .passthrough = true },
 	{ "requires nothing, lazy" },
@@ -1436,7 +1450,8 @@ KUNIT_ARRAY_PARAM_DESC(untrusted_devices, untrusted_devices, name);
 /* The driver may not overrule the distrust: the device stays without a domain. */
 static void untrusted_identity_is_refused(struct kunit *test)
 {
-	struct mock_dev *mdev = mock_alloc_pci(test, IOMMU_DOMAIN_IDENTITY, true);
+	struct mock_dev *mdev =
+		mock_alloc_pci(test, IOMMU_DOMAIN_IDENTITY, true);
 
 	set_policy(false, false);
 	mock_add(test, mdev);
@@ -1510,8 +1525,8 @@ static int write_type_buf(struct mock_dev *mdev, const char *buf, size_t count)
 	struct kobject *kobj = &mdev->dev->iommu_group->kobj;
 	ssize_t ret;
 
-	ret = kobj->ktype->sysfs_ops->store(kobj, &iommu_group_attr_type.attr, buf,
-					    count);
+	ret = kobj->ktype->sysfs_ops->store(kobj, &iommu_group_attr_type.attr,
+					    buf, count);
 	return ret == count ? 0 : ret < 0 ? ret : -EIO;
 }
 
@@ -1525,19 +1540,20 @@ static void expect_read(struct kunit *test, struct mock_dev *mdev, int type)
 	struct kobject *kobj = &mdev->dev->iommu_group->kobj;
 	char *buf = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
 	char want[16];
+	ssize_t len;
 
 	KUNIT_ASSERT_NOT_NULL(test, buf);
 	snprintf(want, sizeof(want), "%s\n", type_name(type));
-	KUNIT_EXPECT_EQ(test, strlen(want),
-			kobj->ktype->sysfs_ops->show(kobj,
-						     &iommu_group_attr_type.attr,
-						     buf));
+	len = kobj->ktype->sysfs_ops->show(kobj, &iommu_group_attr_type.attr,
+					   buf);
+	KUNIT_EXPECT_EQ(test, strlen(want), len);
 	KUNIT_EXPECT_STREQ(test, buf, want);
 	kunit_kfree(test, buf);
 }
 
 /* Make @type the group's, whatever it is: "auto" under strict is never lazy. */
-static void set_current_type(struct kunit *test, struct mock_dev *mdev, int type)
+static void set_current_type(struct kunit *test, struct mock_dev *mdev,
+			     int type)
 {
 	set_policy(true, false);
 	KUNIT_ASSERT_EQ(test, write_type(mdev, "auto"), 0);
@@ -1560,10 +1576,12 @@ struct type_write {
 	int lazy;
 };
 
-#define DMA		IOMMU_DOMAIN_DMA
-#define DMA_FQ		IOMMU_DOMAIN_DMA_FQ
-#define IDENTITY	IOMMU_DOMAIN_IDENTITY
+#define DMA IOMMU_DOMAIN_DMA
+#define DMA_FQ IOMMU_DOMAIN_DMA_FQ
+#define IDENTITY IOMMU_DOMAIN_IDENTITY
 
+/* Tables, which clang-format would not leave as such */
+/* clang-format off */
 static const struct type_write requires_translation[] = {
 	{ DMA,		"DMA",		DMA,		DMA },
 	{ DMA,		"DMA-FQ",	DMA_FQ,		DMA_FQ },
@@ -1614,6 +1632,8 @@ static const struct type_write is_untrusted[] = {
 	{ DMA_FQ,	"identity",	-EINVAL,	-EINVAL },
 	{}
 };
+
+/* clang-format on */
 
 #undef DMA
 #undef DMA_FQ
@@ -1678,7 +1698,8 @@ static void sysfs_type(struct kunit *test)
 		KUNIT_EXPECT_EQ_MSG(test, ret, min(want, 0), "%s written to %s",
 				    w->written, type_name(w->current_type));
 		KUNIT_EXPECT_STREQ_MSG(test, type_name(default_type(mdev)),
-				       type_name(want < 0 ? w->current_type : want),
+				       type_name(want < 0 ? w->current_type :
+							    want),
 				       "%s written to %s", w->written,
 				       type_name(w->current_type));
 		expect_type(test, mdev, default_type(mdev));
@@ -1715,7 +1736,7 @@ static int write_type_without(struct mock_dev *mdev, const char *type, int cap)
 
 static void sysfs_type_needs_capabilities(struct kunit *test)
 {
-	static const char * const types[] = { "DMA", "DMA-FQ", "auto", "junk" };
+	static const char *const types[] = { "DMA", "DMA-FQ", "auto", "junk" };
 	struct mock_dev *mdev = plug_writable_device(test);
 	unsigned int i;
 
@@ -1725,12 +1746,15 @@ static void sysfs_type_needs_capabilities(struct kunit *test)
 	set_current_type(test, mdev, IOMMU_DOMAIN_DMA);
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
 		KUNIT_EXPECT_EQ(test, -EACCES,
-				write_type_without(mdev, types[i], CAP_SYS_ADMIN));
+				write_type_without(mdev, types[i],
+						   CAP_SYS_ADMIN));
 		KUNIT_EXPECT_EQ(test, -EACCES,
-				write_type_without(mdev, types[i], CAP_SYS_RAWIO));
+				write_type_without(mdev, types[i],
+						   CAP_SYS_RAWIO));
 		expect_read(test, mdev, IOMMU_DOMAIN_DMA);
 	}
-	KUNIT_EXPECT_EQ(test, 0, write_type_without(mdev, "DMA-FQ", CAP_NET_ADMIN));
+	KUNIT_EXPECT_EQ(test, 0,
+			write_type_without(mdev, "DMA-FQ", CAP_NET_ADMIN));
 	expect_read(test, mdev, IOMMU_DOMAIN_DMA_FQ);
 }
 
@@ -1746,7 +1770,7 @@ static void unbind_driver(void *unused)
 /* Only from DMA to DMA-FQ under a driver's feet, and anything once it is gone */
 static void sysfs_type_with_driver_bound(struct kunit *test)
 {
-	static const char * const types[] = { "DMA", "auto", "identity" };
+	static const char *const types[] = { "DMA", "auto", "identity" };
 	struct mock_dev *mdev = plug_writable_device(test);
 	unsigned int i;
 
@@ -1774,11 +1798,13 @@ static void sysfs_type_with_driver_bound(struct kunit *test)
 
 static void sysfs_type_junk(struct kunit *test)
 {
-	static const char * const junk[] = {
+	/* clang-format off */
+	static const char *const junk[] = {
 		"", "\n", "dma", "Dma", "DMA-fq", "dma-fq", "DMA_FQ", "DMAFQ",
 		"DMA-FQ ", " DMA", "DMA\n\n", "DMA-", "Auto", "AUTO", "Identity",
 		"unmanaged", "blocked", "0",
 	};
+	/* clang-format on */
 	struct mock_dev *mdev = plug_writable_device(test);
 	char *page = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
 	unsigned int i;
@@ -1812,7 +1838,8 @@ static struct kunit_case mock_cases[] = {
 	KUNIT_CASE_PARAM(replug, lazy_devices_gen_params),
 	KUNIT_CASE_PARAM(untrusted_is_strict, untrusted_devices_gen_params),
 	KUNIT_CASE(untrusted_identity_is_refused),
-	KUNIT_CASE_PARAM(untrusted_joins_before_domain, lazy_devices_gen_params),
+	KUNIT_CASE_PARAM(untrusted_joins_before_domain,
+			 lazy_devices_gen_params),
 	KUNIT_CASE_PARAM(untrusted_joins_late, lazy_devices_gen_params),
 	KUNIT_CASE_PARAM(sysfs_type, type_writes_gen_params),
 	KUNIT_CASE(sysfs_type_needs_capabilities),

@@ -41,27 +41,27 @@
 #include <stdbool.h>
 #include "kselftest.h"
 
-#define JUDGE		"/default_domain"
-#define RECORD_SIZE	16	/* bytes: a record is its own number, in text */
-#define DISK_RECORDS	65536
-#define READ_SECONDS	20	/* until a read is taken for lost */
-#define LOG_EMERG	0	/* the kernel's KERN_EMERG and so on */
-#define LOG_ERR		3
-#define LOG_WARNING	4
-#define LOG_RECORD	2049	/* bytes: its PRINTK_MESSAGE_MAX, and a NUL */
-#define TAINT_WARN	0x200	/* the kernel's bit 9: it has warned */
-#define TAINT_TEST	0x40000	/* bit 18: KUnit has run a test */
-#define KUNIT_DIR	"/sys/kernel/debug/kunit"
-#define SUITES		16	/* that there is room for */
-#define NAME_SIZE	64	/* bytes: of a suite's or device's name, with its NUL */
-#define ARGS		32	/* the kernel hands over no more */
-#define PLUG_SECONDS	20	/* until a device counts as lost that comes or goes */
-#define PAGE		4096	/* bytes: the smallest, on all of our architectures */
-#define SEGMENTS	64	/* of a read: each is mapped and unmapped by itself */
-#define READS		128	/* that many unmaps make a flush queue run full often */
-#define LAZY_UNMAPS	64	/* lazy is less than one invalidation in so many */
-#define HIWATER		"/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
-#define SLOT		"/sys/bus/pci/slots/1"	/* the machines have one, and it is 1 */
+#define JUDGE "/default_domain"
+#define RECORD_SIZE 16 /* bytes: a record is its own number, in text */
+#define DISK_RECORDS 65536
+#define READ_SECONDS 20 /* until a read is taken for lost */
+#define LOG_EMERG 0 /* the kernel's KERN_EMERG and so on */
+#define LOG_ERR 3
+#define LOG_WARNING 4
+#define LOG_RECORD 2049 /* bytes: its PRINTK_MESSAGE_MAX, and a NUL */
+#define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
+#define TAINT_TEST 0x40000 /* bit 18: KUnit has run a test */
+#define KUNIT_DIR "/sys/kernel/debug/kunit"
+#define SUITES 16 /* that there is room for */
+#define NAME_SIZE 64 /* bytes: of a suite's or device's name, with its NUL */
+#define ARGS 32 /* the kernel hands over no more */
+#define PLUG_SECONDS 20 /* until a device counts as lost that comes or goes */
+#define PAGE 4096 /* bytes: the smallest, on all of our architectures */
+#define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
+#define READS 128 /* that many unmaps make a flush queue run full often */
+#define LAZY_UNMAPS 64 /* lazy is less than one invalidation in so many */
+#define HIWATER "/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
+#define SLOT "/sys/bus/pci/slots/1" /* the machines have one, and it is 1 */
 
 /**
  * struct arguments - what we have been told
@@ -91,7 +91,8 @@ static struct arguments args;
  */
 static void quiet_console(int level)
 {
-	syscall(__NR_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL, level + 1);
+	syscall(__NR_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL,
+		level + 1);
 }
 
 static void mount_all(void)
@@ -222,7 +223,7 @@ static bool is_disk_of(const char *name, const char *expectation)
 	if (chdir("/sys/block") || chdir(name) ||
 	    syscall(__NR_getcwd, path, sizeof(path)) < 0)
 		return false;
-	for (pos = path; (pos = strchr(pos, '/')); )
+	for (pos = path; (pos = strchr(pos, '/'));)
 		if (!strncmp(++pos, expectation, len) && pos[len] == '/')
 			return true;
 	return false;
@@ -251,7 +252,7 @@ static const char *find_disk(const char *expectation)
 /* Returns 0 if the disk @name can be read whole and record n says n. */
 static int read_disk(const char *name)
 {
-	char buf[64 * RECORD_SIZE + 1] = "";	/* ends as a string, for atoi() */
+	char buf[64 * RECORD_SIZE + 1] = ""; /* ends as a string, for atoi() */
 	int fd, len, pos, record = 0;
 
 	if (chdir("/dev"))
@@ -343,7 +344,8 @@ static int unmap_often(const char *name)
 	void *page;
 	int fd, i;
 
-	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (page == MAP_FAILED)
 		ksft_exit_fail_perror("mmap");
 	for (i = 0; i < SEGMENTS; i++)
@@ -372,7 +374,8 @@ static long count_invalidations(const char *device)
 		return ask_host("count");
 	if (chdir("/sys/kernel/debug/pci") || chdir(device))
 		ksft_exit_fail_perror("/sys/kernel/debug/pci");
-	if (read_number("statistics", all) < 0 && !write_file("statistics", "1"))
+	if (read_number("statistics", all) < 0 &&
+	    !write_file("statistics", "1"))
 		ksft_exit_fail_perror("statistics");
 	return read_number("statistics", all) + read_number("statistics", some);
 }
@@ -382,44 +385,54 @@ static void check_invalidations(const char *expectation, const char *disk)
 	bool is_lazy = expects(expectation, "DMA-FQ");
 	bool is_strict = expects(expectation, "DMA");
 	const char *device = device_of(expectation);
-	const char *why;
+	const char *why = NULL;
 	long count;
 	int unmaps;
 
-	why = !is_lazy && !is_strict ? "nothing is mapped" :
-	      disk[0] != 'v' ? "it maps a request in one piece" :
-	      !args.count ? "nobody counts its invalidations" : NULL;
+	if (!is_lazy && !is_strict)
+		why = "nothing is mapped";
+	else if (disk[0] != 'v')
+		why = "it maps a request in one piece";
+	else if (!args.count)
+		why = "nobody counts its invalidations";
 	if (why) {
-		ksft_test_result_code(KSFT_SKIP, expectation, "lazy or strict: %s", why);
+		ksft_test_result_code(KSFT_SKIP, expectation,
+				      "lazy or strict: %s", why);
 		return;
 	}
 	count = count_invalidations(device);
 	unmaps = unmap_often(disk);
 	count = count_invalidations(device) - count;
-	ksft_print_msg("%s: %ld invalidations in %d unmaps\n", expectation, count, unmaps);
+	ksft_print_msg("%s: %ld invalidations in %d unmaps\n", expectation,
+		       count, unmaps);
 	ksft_test_result(unmaps && (is_lazy ? count < unmaps / LAZY_UNMAPS :
 					      count >= unmaps),
-			 "%s is %s\n", expectation, is_lazy ? "lazy" : "strict");
+			 "%s is %s\n", expectation,
+			 is_lazy ? "lazy" : "strict");
 }
 
 /* Bounce buffers have been used since the mark was reset, or have not. */
 static void check_bounced(const char *expectation)
 {
-	const char *why = !args.bounced ? "no bounce buffers here" :
-			  expects(expectation, "identity") ? "no IOMMU in its way" : NULL;
 	long used = read_number(HIWATER, "");
+	const char *why = NULL;
 	bool want;
 
+	if (!args.bounced)
+		why = "no bounce buffers here";
+	else if (expects(expectation, "identity"))
+		why = "no IOMMU in its way";
 	if (why) {
-		ksft_test_result_code(KSFT_SKIP, expectation, "bounced or not: %s", why);
+		ksft_test_result_code(KSFT_SKIP, expectation,
+				      "bounced or not: %s", why);
 		return;
 	}
 	want = !strcmp(device_of(expectation), args.bounced);
-	ksft_test_result(want ? used > 0 : !used, "%s is %sbounced\n", expectation,
-			 want ? "" : "not ");
+	ksft_test_result(want ? used > 0 : !used, "%s is %sbounced\n",
+			 expectation, want ? "" : "not ");
 }
 
-#define DISK_TESTS 3	/* that check_disk() makes */
+#define DISK_TESTS 3 /* that check_disk() makes */
 
 static void check_disk(const char *expectation)
 {
@@ -452,7 +465,8 @@ static bool wait_for(const char *device, bool there)
 	int tenths;
 
 	for (tenths = 0; tenths < PLUG_SECONDS * 10; tenths++) {
-		if (is_there(device) && !chdir("driver") ? there : !is_there(device) && !there)
+		if (there ? is_there(device) && !chdir("driver") :
+			    !is_there(device))
 			return true;
 		msleep(100);
 	}
@@ -506,7 +520,8 @@ static void check_writes(void)
 {
 	unbind_all();
 	if (args.writes[2])
-		ksft_test_result(run_judge(args.writes) == KSFT_PASS, "types written\n");
+		ksft_test_result(run_judge(args.writes) == KSFT_PASS,
+				 "types written\n");
 	else
 		ksft_test_result_code(KSFT_SKIP, "types written",
 				      "not told with what result");
@@ -568,7 +583,8 @@ static void check_kernel(void)
 	bool clean;
 
 	if (args.warns) {
-		ksft_test_result(taint_is(TAINT_WARN), "the kernel has warned\n");
+		ksft_test_result(taint_is(TAINT_WARN),
+				 "the kernel has warned\n");
 		return;
 	}
 	clean = log_is_clean(LOG_ERR);
@@ -643,7 +659,7 @@ static void judge_kunit(void)
 	int count, i;
 	bool clean;
 
-	quiet_console(LOG_EMERG);	/* the suites provoke errors */
+	quiet_console(LOG_EMERG); /* the suites provoke errors */
 	count = find_suites(names);
 	ksft_print_header();
 	ksft_set_plan(count + 1);
@@ -652,7 +668,7 @@ static void judge_kunit(void)
 	clean = lockdep_is_content();
 	clean &= taint_is(TAINT_TEST);
 	if (!clean)
-		log_is_clean(LOG_WARNING);	/* which says why */
+		log_is_clean(LOG_WARNING); /* which says why */
 	ksft_test_result(clean, "no warning from the kernel\n");
 	reboot(LINUX_REBOOT_CMD_POWER_OFF);
 }
@@ -712,8 +728,8 @@ static void judge_boot(void)
 	for (type = args.types + 1; *type; type++)
 		disks += is_storage(*type);
 
-	ksft_set_plan(2 + disks * DISK_TESTS + (args.replugs ? 1 + disks * DISK_TESTS : 0) +
-		      2 + 1);
+	ksft_set_plan(2 + disks * DISK_TESTS +
+		      (args.replugs ? 1 + disks * DISK_TESTS : 0) + 2 + 1);
 	ksft_test_result(run_judge(args.types) == KSFT_PASS, "types as told\n");
 	check_derived(NULL);
 	check_disks();

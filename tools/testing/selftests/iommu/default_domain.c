@@ -28,16 +28,16 @@
 #define GROUPS "/sys/kernel/iommu_groups"
 
 /* As sysfs spells them, and what is said of a device that is in no group */
-static const char * const types[] = {
+static const char *const types[] = {
 	"blocked", "identity", "unmanaged", "DMA", "DMA-FQ", "unknown", "none",
 };
 
-#define TYPE_SIZE 16	/* bytes: more than the longest of @types */
-#define NAME_SIZE 256	/* bytes: a name in sysfs has 255 at most */
-#define LINE_SIZE 4096	/* bytes: more than a record of the log or a command line */
-#define MAX_GROUPS 4096	/* more than any machine has */
-#define NOBODY 65534	/* the user who may do nothing */
-#define VTD_ECAP_PT 6	/* bit of VT-d's extended capabilities: pass-through */
+#define TYPE_SIZE 16 /* bytes: more than the longest of @types */
+#define NAME_SIZE 256 /* bytes: a name in sysfs has 255 at most */
+#define LINE_SIZE 4096 /* bytes: more than a record of the log has */
+#define MAX_GROUPS 4096 /* more than any machine has */
+#define NOBODY 65534 /* the user who may do nothing */
+#define VTD_ECAP_PT 6 /* bit of VT-d's extended capabilities: pass-through */
 
 /**
  * struct device - a device that stands behind an IOMMU
@@ -74,6 +74,18 @@ struct group {
 /* What is in force for all groups, as far as the kernel lets us know */
 enum answer { UNKNOWN, NO, YES };
 static enum answer strict, passthrough;
+
+static enum answer yes_no(bool truth)
+{
+	return truth ? YES : NO;
+}
+
+static const char *answer_name(enum answer answer)
+{
+	static const char *const names[] = { "not known", "no", "yes" };
+
+	return names[answer];
+}
 
 /* The groups that there were at the start: a dock may be unplugged at any time */
 static char group_names[MAX_GROUPS][16];
@@ -131,17 +143,17 @@ static enum answer read_bit(const char *path, int bit)
 
 	if (!read_line(path, buf, sizeof(buf)))
 		return UNKNOWN;
-	return strtoull(buf, NULL, 16) >> bit & 1 ? YES : NO;
+	return yes_no(strtoull(buf, NULL, 16) >> bit & 1);
 }
 
 /*
  * With getdents64(), since the nolibc of Linux 6.12 has no readdir(). Returns the
  * number of entries, or -1 if the directory cannot be read.
  */
-static int walk_dir(const char *path,
-		    void (*fn)(const char *name, void *arg), void *arg)
+static int walk_dir(const char *path, void (*fn)(const char *name, void *arg),
+		    void *arg)
 {
-	unsigned long long buf[128];	/* aligned as its entries are */
+	unsigned long long buf[128]; /* aligned as its entries are */
 	int fd, len, pos, count = 0;
 
 	fd = open(path, O_RDONLY | O_DIRECTORY);
@@ -150,7 +162,8 @@ static int walk_dir(const char *path,
 
 	while ((len = getdents64(fd, (void *)buf, sizeof(buf))) > 0) {
 		for (pos = 0; pos < len;) {
-			struct linux_dirent64 *entry = (void *)((char *)buf + pos);
+			struct linux_dirent64 *entry =
+				(void *)((char *)buf + pos);
 
 			pos += entry->d_reclen;
 			if (entry->d_name[0] == '.')
@@ -212,7 +225,8 @@ static void read_device(struct device *dev)
  */
 struct walk {
 	struct group group;
-	void (*fn)(const struct device *dev, const struct group *group, void *arg);
+	void (*fn)(const struct device *dev, const struct group *group,
+		   void *arg);
 	void *arg;
 };
 
@@ -220,7 +234,8 @@ static void walk_device(const char *name, void *arg)
 {
 	struct walk *walk = arg;
 	struct group *group = &walk->group;
-	struct device dev = { .name = name, .bound = true };	/* if it has just gone */
+	/* Bound, if it has just gone */
+	struct device dev = { .name = name, .bound = true };
 
 	if (!chdir("devices") && !chdir(name))
 		read_device(&dev);
@@ -281,7 +296,8 @@ struct search {
 	struct group group;
 };
 
-static void match(const struct device *dev, const struct group *group, void *arg)
+static void match(const struct device *dev, const struct group *group,
+		  void *arg)
 {
 	struct search *search = arg;
 
@@ -322,13 +338,15 @@ static void check_type(const char *expectation)
 	if (!good && !search.found)
 		ksft_print_msg("%s is in no IOMMU group\n", search.name);
 	else if (!good)
-		ksft_print_msg("%s is %s, not %s\n", search.name, search.group.type, type);
+		ksft_print_msg("%s is %s, not %s\n", search.name,
+			       search.group.type, type);
 	ksft_test_result(good, "%s\n", expectation);
 }
 
 /* "EINVAL" */
 static const char *error_name(int error)
 {
+	/* clang-format off */
 	switch (error) {
 	case EPERM:	 return "EPERM";
 	case ENOMEM:	 return "ENOMEM";
@@ -339,6 +357,7 @@ static const char *error_name(int error)
 	case EROFS:	 return "EROFS";
 	case EOPNOTSUPP: return "EOPNOTSUPP";
 	}
+	/* clang-format on */
 	ksft_print_msg("error %d has no name here\n", error);
 	return "?";
 }
@@ -402,13 +421,15 @@ static bool refused_to_nobody(const char *group, const char *word)
 		fd = enter(group) ? open("type", O_WRONLY) : -1;
 		if (fd < 0 || syscall(__NR_setresuid, NOBODY, NOBODY, NOBODY))
 			exit(KSFT_FAIL);
-		exit(write_type(group, word) == EACCES &&
-		     write_fd(fd, word) == EACCES ? KSFT_PASS : KSFT_FAIL);
+		if (write_type(group, word) != EACCES ||
+		    write_fd(fd, word) != EACCES)
+			exit(KSFT_FAIL);
+		exit(KSFT_PASS);
 	}
 	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
 	    WEXITSTATUS(status) == KSFT_PASS)
 		return true;
-	ksft_print_msg("group %s: nobody could not try to write %s, or was not refused\n",
+	ksft_print_msg("group %s: %s could not be tried, or was not refused\n",
 		       group, word);
 	return false;
 }
@@ -462,7 +483,8 @@ static void check_write(const char *expectation)
 	find_device(&search, expectation, from - expectation - 1);
 	group = &search.group;
 	if (search.found == 1 && group->bound)
-		ksft_print_msg("a device of group %s has a driver\n", group->name);
+		ksft_print_msg("a device of group %s has a driver\n",
+			       group->name);
 	else if (search.found == 1 && make_type(group->name, type))
 		good = refused_to_nobody(group->name, written) &&
 		       gives(group->name, written, result);
@@ -521,21 +543,35 @@ static bool is_denied(const char *group)
 	return error == EACCES || error == EROFS;
 }
 
+/* Why what is written to the type of @group is not judged, or NULL */
+static const char *unwritable(const struct group *group)
+{
+	bool is_strict = !strcmp(group->type, "DMA");
+
+	if (!group->devices)
+		return "it is gone";
+	if (group->bound)
+		return "a device has a driver";
+	if (!is_strict && strcmp(group->type, "DMA-FQ") &&
+	    strcmp(group->type, "identity"))
+		return "not the core's to choose";
+	if (group->removable && !is_strict)
+		return "could not be put back";
+	if (is_denied(group->name))
+		return "may not be written here";
+	return NULL;
+}
+
 static void derive_writes(const struct group *group)
 {
-	bool is_lazy = !strcmp(group->type, "DMA-FQ");
-	bool is_strict = !strcmp(group->type, "DMA");
-	bool is_identity = !strcmp(group->type, "identity");
-	const char *why = !group->devices ? "it is gone" :
-			  group->bound ? "a device has a driver" :
-			  !is_lazy && !is_strict && !is_identity ? "not the core's to choose" :
-			  group->removable && !is_strict ? "could not be put back" :
-			  is_denied(group->name) ? "may not be written here" : NULL;
+	const char *why = unwritable(group);
 
 	if (why)
-		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s", why);
+		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s",
+				      why);
 	else
-		ksft_test_result(writes_well(group), "group %s writes\n", group->name);
+		ksft_test_result(writes_well(group), "group %s writes\n",
+				 group->name);
 }
 
 /* The type of a group of trusted devices without requirements, NULL if not known */
@@ -588,13 +624,13 @@ static void derive_type(const struct group *group)
 	const char *why = unclear(group);
 
 	if (why) {
-		ksft_test_result_code(KSFT_SKIP, label(group, " type"), "%s: %s",
-				      group->type, why);
+		ksft_test_result_code(KSFT_SKIP, label(group, " type"),
+				      "%s: %s", group->type, why);
 		return;
 	}
 	/* Either as is in force, or all its devices are removable. */
 	if (group->removable && strcmp(group->type, "DMA"))
-		ksft_print_msg("group %s is removable and yet %s, maybe through sysfs\n",
+		ksft_print_msg("group %s: removable, yet %s, maybe by sysfs\n",
 			       group->name, group->type);
 	ksft_test_result(!group->removable || !strcmp(group->type, "DMA"),
 			 "group %s type\n", group->name);
@@ -614,19 +650,19 @@ static void derive_all(void)
 }
 
 /* The truth of what follows @prefix in @word, as kstrtobool() has it */
-static void read_truth(const char *word, const char *prefix, enum answer *answer)
+static void read_truth(const char *word, const char *prefix,
+		       enum answer *answer)
 {
-	char c;
+	char c, o;
 
 	if (!begins_with(word, prefix))
 		return;
 	word += strlen(prefix);
-	c = *word | 0x20;	/* lower case */
-	if (c == 'o')
-		c = (word[1] | 0x20) == 'n' ? 'y' : (word[1] | 0x20) == 'f' ? 'n' : 0;
-	if (*word == '1' || c == 'e' || c == 'y' || c == 't')
+	c = *word | 0x20; /* lower case */
+	o = c == 'o' ? word[1] | 0x20 : 0; /* of on and off */
+	if (*word == '1' || c == 'e' || c == 'y' || c == 't' || o == 'n')
 		*answer = YES;
-	else if (*word == '0' || c == 'd' || c == 'n' || c == 'f')
+	else if (*word == '0' || c == 'd' || c == 'n' || c == 'f' || o == 'f')
 		*answer = NO;
 }
 
@@ -683,10 +719,12 @@ static void read_message(const char *text)
 	const char *type = "iommu: Default domain type: ";
 
 	if (begins_with(text, policy))
-		strict = begins_with(text + strlen(policy), "strict") ? YES : NO;
+		strict = yes_no(begins_with(text + strlen(policy), "strict"));
 	else if (begins_with(text, type))
-		passthrough = begins_with(text + strlen(type), "Passthrough") ? YES : NO;
-	else if (ends_with(text, "IOMMU batching disallowed due to virtualization") ||
+		passthrough =
+			yes_no(begins_with(text + strlen(type), "Passthrough"));
+	else if (ends_with(text,
+			   "IOMMU batching disallowed due to virtualization") ||
 		 ends_with(text, "Using strict mode due to virtualization") ||
 		 ends_with(text, "Disabling batched IOTLB flush on Ironlake"))
 		strict = YES;
@@ -700,7 +738,8 @@ static void read_log(void)
 	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 	if (fd < 0)
 		return;
-	while ((len = read(fd, buf, sizeof(buf) - 1)) > 0 || (len < 0 && errno == EPIPE)) {
+	while ((len = read(fd, buf, sizeof(buf) - 1)) > 0 ||
+	       (len < 0 && errno == EPIPE)) {
 		buf[len < 0 ? 0 : len] = '\0';
 		text = strchr(buf, ';');
 		end = strchr(buf, '\n');
@@ -720,9 +759,8 @@ static void read_state(void)
 {
 	read_cmdline();
 	read_log();
-	ksft_print_msg("invalidation is %s, pass-through is %s\n",
-		       strict == YES ? "strict" : strict == NO ? "lazy" : "not known",
-		       passthrough == YES ? "on" : passthrough == NO ? "off" : "not known");
+	ksft_print_msg("strict invalidation: %s, pass-through: %s\n",
+		       answer_name(strict), answer_name(passthrough));
 }
 
 static void usage(void)
@@ -788,7 +826,8 @@ static void validate(const char *expectation)
 		refuse(expectation,
 		       "want DEVICE=TYPE, with TYPE one of blocked, identity, unmanaged, DMA, DMA-FQ, none");
 	if (is_write(expectation) && !valid_write(expectation))
-		refuse(expectation, "want DEVICE/FROM/WORD=RESULT, with FROM a type");
+		refuse(expectation,
+		       "want DEVICE/FROM/WORD=RESULT, with FROM a type");
 	if (is_write(expectation) && !may_write)
 		refuse(expectation, "needs --write");
 }
