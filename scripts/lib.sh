@@ -203,6 +203,15 @@ read_settings() {
 	done <"$1"
 }
 
+# copy_patched NAME ARCH...: make $dir/NAME, a copy of the patched tree, and of what has
+# been built in it for ARCH, so that little has to be built again.
+copy_patched() {
+	local name=$1 arch only=()
+	shift
+	for arch; do only+=(--include="/obj-$arch/"); done
+	rsync -a --delete "${only[@]}" --exclude='/obj-*/' "$dir/patched/" "$dir/$name/"
+}
+
 # kernel_make TREE ARCH TARGET...: the kernel's make, its objects in TREE/obj-ARCH.
 # That place makes every path relative, so that ccache serves any other checkout.
 # Here and below, ARCH may end in -debug: the same with the checks of debug.config.
