@@ -13,6 +13,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 llvm=-19	# the version suffix of Debian's LLVM programs
 PATH=$build/qemu/bin:$PATH	# if there is one, see setup
+machines_dir=$root/scripts/machine
 tmp=()	# what must not outlive this script
 
 cleanup() {
@@ -358,4 +359,95 @@ run_guest() {
 	shift
 	exec timeout --foreground -k 5 "$limit" "$@" -nodefaults -no-user-config \
 		-display none -no-reboot -serial stdio
+}
+
+# make_probe KERNEL ARCH: make the tree KERNEL-probe of $dir: KERNEL, but with drivers
+# that require translation, by the diffs in scripts/probe/. With what has been built in
+# KERNEL for ARCH, if nothing is there yet: a driver is all that differs.
+make_probe() {
+	local from=$dir/$1 to=$dir/$1-probe edited=$run/probe diff path
+	rm -rf "$edited"
+	for diff in "$root"/scripts/probe/*.patch; do
+		path=$(sed -n 's,^--- a/,,p' "$diff")
+		mkdir -p "$edited/${path%/*}"
+		cp "$from/$path" "$edited/$path"
+		patch -d "$edited" -p1 -F0 -f -s <"$diff"
+	done
+	(cd "$edited" && find . -type f -printf '/%P\n') >"$run/probe-files"
+	rsync -a --delete --exclude='/obj-*/' --exclude-from="$run/probe-files" "$from/" "$to/"
+	rsync -rl --checksum "$edited/" "$to/"
+	[ ! -d "$to/obj-$2" ] || return 0
+	rm -rf "$to/obj-$2.new"
+	rsync -a "$from/obj-$2/" "$to/obj-$2.new/"
+	# Newer than what has been built without them
+	sed "s,^,$to," "$run/probe-files" | xargs touch
+	mv "$to/obj-$2.new" "$to/obj-$2"
+}
+
+# prepare ARCH [PROBE]: build the $kernels of $dir and the guest for it in $run, with PROBE
+# the kernels with the probe as well.
+prepare() {
+	local arch=$1 kernel
+	read_settings "$machines_dir/$arch.arch"
+	for kernel in "${kernels[@]}"; do
+		build_kernel "$kernel" "$arch"
+		[ -n "${2-}" ] || continue
+		step "probe $kernel for $arch" "$dir/log/probe-$kernel.log" \
+			make_probe "$kernel" "$arch"
+		build_kernel "$kernel-probe" "$arch"
+	done
+	step "build the guest for $arch" "$dir/log/guest-$arch.log" \
+		build_guest "$dir/${kernels[0]}" "$arch" "${settings[target]}" "$run/guest-$arch"
+}
+
+# answer PLUG TRACE: copy a guest's console to stdout, and do what it asks for there:
+# count the lines of TRACE, or plug and unplug what the monitor is told with PLUG.
+# Answers to 3, where the console's input comes from, and tells the monitor by 4.
+answer() {
+	local line
+	while IFS= read -r line || [ -n "$line" ]; do
+		printf '%s\n' "$line"
+		case $line in
+		'# host: count'*) wc -l <"$2" >&3 ;;
+		'# host: plug'*) echo "device_add $1,id=plugged" >&4; echo 0 >&3 ;;
+		'# host: unplug'*) echo "device_del plugged" >&4; echo 0 >&3 ;;
+		esac
+	done
+}
+
+# boot_machine LOG MACHINE KERNEL WORDS [OPTION ...]: boot it for $limit seconds at most,
+# with these WORDS on the kernel's command line and options for QEMU. Its console goes to
+# stdout. Fails if QEMU does, 124 being the time limit. Needs a few files of its own,
+# beside LOG.
+boot_machine() {
+	local log=$1 machine=$2 kernel=$3 words=$4 arch qemu probe plug count drives=() i
+	shift 4
+	read_settings "$machines_dir/$machine"
+	arch=${settings[arch]}
+	qemu=${settings[qemu]-}
+	plug=${settings[plug]-}
+	plug=${plug#* }
+	count=${settings[count]-}
+	if [ "${count:-kernel}" = kernel ]; then
+		count=
+	else
+		count="-trace ${count// / -trace } -D $log.trace"
+	fi
+	words="${settings[append]-} $words"
+	probe=${settings[probe]:+-probe}
+	read_settings "$machines_dir/$arch.arch"
+	qemu="${settings[qemu]} $qemu ${settings[disks]-} $count"
+	for i in 0 1 2 3 4 5; do
+		drives+=(-blockdev "raw,node-name=disk$i,read-only=on,file.driver=file,file.filename=disk.img")
+	done
+	cd "$run/guest-$arch"
+	mkfifo "$log.console" "$log.monitor.in"
+	exec 3<>"$log.console" 4<>"$log.monitor.in"
+	touch "$log.monitor.out"
+	# shellcheck disable=SC2086 # the machine's words are options
+	run_guest "$limit" $qemu "${drives[@]}" -accel "$accel" "$@" \
+		-chardev "pipe,id=monitor,path=$log.monitor" -mon chardev=monitor \
+		-kernel "$run/$kernel$probe-$arch" -initrd initramfs.cpio \
+		-append "console=${settings[console]} panic=-1 ${settings[append]-} $words" \
+		<&3 | answer "$plug" "$log.trace"
 }
