@@ -14,6 +14,7 @@ build=$root/build
 llvm=-19	# the version suffix of Debian's LLVM programs
 PATH=$build/qemu/bin:$PATH	# if there is one, see setup
 machines_dir=$root/scripts/machine
+expected=$root/scripts/expected
 tmp=()	# what must not outlive this script
 
 cleanup() {
@@ -324,13 +325,17 @@ run_dir() {
 	tmp+=("$run")
 }
 
-# build_guest TREE ARCH TARGET OUT: compile the guest's two programs with TREE's
+# build_guest TREE ARCH TARGET OUT: compile the guest's programs with TREE's
 # nolibc for the compiler's TARGET, and make in OUT what a guest boots with
 # beside its kernel: initramfs, disk and ACPI table.
 build_guest() {
-	local tree=$1 obj=$1/obj-$2 headers=$1/obj-${2/#um/x86_64} target=$3 out=$4 source
+	local tree=$1 obj=$1/obj-$2 headers=$1/obj-${2/#um/x86_64} target=$3 out=$4 source sources
 	mkdir -p "$out"
-	for source in "$root"/{scripts/guest/init.c,tools/testing/selftests/iommu/default_domain.c}; do
+	sources=("$root"/{scripts/guest/init.c,tools/testing/selftests/iommu/default_domain.c})
+	# 6.12 keeps to itself how to call its benchmark
+	[ ! -e "$headers/usr/include/linux/map_benchmark.h" ] ||
+		sources+=("$root/scripts/guest/bench.c")
+	for source in "${sources[@]}"; do
 		"clang$llvm" --target="$target" -fuse-ld=lld -Wall -Werror -Os -static \
 			-nostdlib -ffreestanding -fno-stack-protector \
 			-include "$tree/tools/include/nolibc/nolibc.h" \
@@ -346,6 +351,7 @@ build_guest() {
 		file /init $out/init 755 0 0
 		file /default_domain $out/default_domain 755 0 0
 	EOF
+	[ ! -e "$out/bench" ] || echo "file /bench $out/bench 755 0 0" >>"$out/initramfs.list"
 	"$obj/usr/gen_init_cpio" "$out/initramfs.list" >"$out/initramfs.cpio"
 	# A megabyte of 16-byte records, each its own number: see init.c
 	seq -f '%015.0f' 0 65535 >"$out/disk.img"
@@ -359,6 +365,17 @@ run_guest() {
 	shift
 	exec timeout --foreground -k 5 "$limit" "$@" -nodefaults -no-user-config \
 		-display none -no-reboot -serial stdio
+}
+
+# expectations MACHINE KERNEL STRICT PASSTHROUGH: print DEVICE=TYPE for each of its
+# devices, as $expected has it. What is unset is 0: scripts/config/ says so to the kernel. With STRICT off
+# there is no IOMMU.
+expectations() {
+	awk -v machine="$1" -v kernel="$2" -v strict="$3" -v pt="$4" '
+		$1 == machine && $3 == (pt == 1) {
+			column = strict == 1 ? 4 : kernel == "stock" ? 5 : 6
+			print $2 "=" (strict == "off" ? "none" : $column)
+		}' "$expected"
 }
 
 # make_probe KERNEL ARCH: make the tree KERNEL-probe of $dir: KERNEL, but with drivers
@@ -416,8 +433,8 @@ answer() {
 }
 
 # boot_machine LOG MACHINE KERNEL WORDS [OPTION ...]: boot it for $limit seconds at most,
-# with these WORDS on the kernel's command line and options for QEMU. Its console goes to
-# stdout. Fails if QEMU does, 124 being the time limit. Needs a few files of its own,
+# with these WORDS on the kernel's command line and options for QEMU, which counts what the
+# machine says unless $untraced is set: that costs time. The guest's console goes to stdout. Fails if QEMU does, 124 being the time limit. Needs a few files of its own,
 # beside LOG.
 boot_machine() {
 	local log=$1 machine=$2 kernel=$3 words=$4 arch qemu probe plug count drives=() i
@@ -428,7 +445,7 @@ boot_machine() {
 	plug=${settings[plug]-}
 	plug=${plug#* }
 	count=${settings[count]-}
-	if [ "${count:-kernel}" = kernel ]; then
+	if [ "${count:-kernel}" = kernel ] || [ -n "${untraced-}" ]; then
 		count=
 	else
 		count="-trace ${count// / -trace } -D $log.trace"

@@ -34,20 +34,18 @@
  *  - nothing but the tests themselves has tainted the kernel, and lockdep, if
  *    it was built in, has found nothing.
  *
+ * With "bench" for the first argument it runs bench.c, and hands over the others.
+ *
  * Prints KTAP. Built with nolibc, which the compiler includes by -include.
  */
 #include <linux/reboot.h>
 #include <linux/uio.h>
-#include <stdbool.h>
-#include "kselftest.h"
+#include "guest.h"
 
 #define JUDGE "/default_domain"
 #define RECORD_SIZE 16 /* bytes: a record is its own number, in text */
 #define DISK_RECORDS 65536
 #define READ_SECONDS 20 /* until a read is taken for lost */
-#define LOG_EMERG 0 /* the kernel's KERN_EMERG and so on */
-#define LOG_ERR 3
-#define LOG_WARNING 4
 #define LOG_RECORD 2049 /* bytes: its PRINTK_MESSAGE_MAX, and a NUL */
 #define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
 #define TAINT_TEST 0x40000 /* bit 18: KUnit has run a test */
@@ -56,7 +54,6 @@
 #define NAME_SIZE 64 /* bytes: of a suite's or device's name, with its NUL */
 #define ARGS 32 /* the kernel hands over no more */
 #define PLUG_SECONDS 20 /* until a device counts as lost that comes or goes */
-#define PAGE 4096 /* bytes: the smallest, on all of our architectures */
 #define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
 #define READS 128 /* that many unmaps make a flush queue run full often */
 #define LAZY_UNMAPS 64 /* lazy is less than one invalidation in so many */
@@ -84,16 +81,6 @@ struct arguments {
 };
 
 static struct arguments args;
-
-/*
- * From now on only messages of @level and worse reach the console: they would
- * split our lines.
- */
-static void quiet_console(int level)
-{
-	syscall(__NR_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL,
-		level + 1);
-}
 
 static void mount_all(void)
 {
@@ -125,17 +112,6 @@ static bool relay(int fd)
 		len = 0;
 	}
 	return ok;
-}
-
-/* Ask for what it can do for us. Returns its answer, a number. */
-static int ask_host(const char *what)
-{
-	char answer[16] = "";
-
-	ksft_print_msg("host: %s\n", what);
-	if (read(0, answer, sizeof(answer) - 1) <= 0)
-		ksft_exit_fail_perror("no answer from the host");
-	return atoi(answer);
 }
 
 /* Run default_domain with @argv, [0] being free. Returns its exit status. */
@@ -291,35 +267,6 @@ static bool disk_reads_well(const char *name)
 	return false;
 }
 
-/* The number that follows the last ':' or is all of the line of @path with @label */
-static long read_number(const char *path, const char *label)
-{
-	FILE *file = fdopen(open(path, O_RDONLY), "r");
-	long number = -1;
-	char line[128], *pos;
-
-	if (!file)
-		return -1;
-	while (number < 0 && fgets(line, sizeof(line), file)) {
-		for (pos = line; *pos == ' '; pos++)
-			;
-		if (strncmp(pos, label, strlen(label)))
-			continue;
-		number = atol(strchr(pos, ':') ? strchr(pos, ':') + 2 : pos);
-	}
-	fclose(file);
-	return number;
-}
-
-static bool write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool good = fd >= 0 && write(fd, text, strlen(text)) > 0;
-
-	close(fd);
-	return good;
-}
-
 /* The device's name, without what is expected of it, until the next call */
 static const char *device_of(const char *expectation)
 {
@@ -362,24 +309,6 @@ static int unmap_often(const char *name)
 	return i == READS ? READS * SEGMENTS : 0;
 }
 
-/*
- * How often has the IOTLB been invalidated for @device until now? s390 counts by
- * itself, and apart from that what maps have cost.
- */
-static long count_invalidations(const char *device)
-{
-	const char *all = "Global RPCITs", *some = "Sync RPCITs";
-
-	if (!strcmp(args.count, "host"))
-		return ask_host("count");
-	if (chdir("/sys/kernel/debug/pci") || chdir(device))
-		ksft_exit_fail_perror("/sys/kernel/debug/pci");
-	if (read_number("statistics", all) < 0 &&
-	    !write_file("statistics", "1"))
-		ksft_exit_fail_perror("statistics");
-	return read_number("statistics", all) + read_number("statistics", some);
-}
-
 static void check_invalidations(const char *expectation, const char *disk)
 {
 	bool is_lazy = expects(expectation, "DMA-FQ");
@@ -400,9 +329,9 @@ static void check_invalidations(const char *expectation, const char *disk)
 				      "lazy or strict: %s", why);
 		return;
 	}
-	count = count_invalidations(device);
+	count = count_invalidations(device, args.count);
 	unmaps = unmap_often(disk);
-	count = count_invalidations(device) - count;
+	count = count_invalidations(device, args.count) - count;
 	ksft_print_msg("%s: %ld invalidations in %d unmaps\n", expectation,
 		       count, unmaps);
 	ksft_test_result(unmaps && (is_lazy ? count < unmaps / LAZY_UNMAPS :
@@ -741,6 +670,18 @@ static void judge_boot(void)
 	check_kernel();
 }
 
+/* It speaks for itself, also if it fails. */
+static void run_bench(char *argv[])
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		execve("/bench", argv, NULL);
+		ksft_exit_fail_perror("/bench");
+	}
+	waitpid(pid, NULL, 0);
+}
+
 int main(int argc, char *argv[])
 {
 	int i;
@@ -749,6 +690,10 @@ int main(int argc, char *argv[])
 	if (argc > 1 && !strcmp(argv[1], "kunit")) {
 		judge_kunit();
 		return 0;
+	}
+	if (argc > 1 && !strcmp(argv[1], "bench")) {
+		run_bench(argv + 1);
+		restart();
 	}
 	args.types[0] = "";
 	args.writes[0] = "";

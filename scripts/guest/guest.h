@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What init.c, process 1 of every guest, and bench.c have in common */
+#include <stdbool.h>
+#include "kselftest.h"
+
+#define LOG_EMERG 0 /* the kernel's KERN_EMERG and so on */
+#define LOG_ERR 3
+#define LOG_WARNING 4
+#define PAGE 4096 /* bytes: the smallest, on all of our architectures */
+
+/*
+ * From now on only messages of @level and worse reach the console: they would
+ * split our lines.
+ */
+static void quiet_console(int level)
+{
+	syscall(__NR_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL,
+		level + 1);
+}
+
+/* Ask for what it can do for us. Returns its answer, a number. */
+static int ask_host(const char *what)
+{
+	char answer[16] = "";
+
+	ksft_print_msg("host: %s\n", what);
+	if (read(0, answer, sizeof(answer) - 1) <= 0)
+		ksft_exit_fail_perror("no answer from the host");
+	return atoi(answer);
+}
+
+/* The number that follows ':', or begins, the line of @path that begins with @label */
+static long read_number(const char *path, const char *label)
+{
+	FILE *file = fdopen(open(path, O_RDONLY), "r");
+	long number = -1;
+	char line[128], *pos;
+
+	if (!file)
+		return -1;
+	while (number < 0 && fgets(line, sizeof(line), file)) {
+		for (pos = line; *pos == ' '; pos++)
+			;
+		if (strncmp(pos, label, strlen(label)))
+			continue;
+		pos = strchr(pos, ':') ? strchr(pos, ':') + 1 : pos;
+		while (*pos == ' ')
+			pos++;
+		number = atol(pos);
+	}
+	fclose(file);
+	return number;
+}
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	bool good = fd >= 0 && write(fd, text, strlen(text)) > 0;
+
+	close(fd);
+	return good;
+}
+
+/*
+ * How often has the IOTLB been invalidated for @device until now? The host counts, if
+ * that is @who, or the kernel, as s390's does, and apart from that what maps have cost.
+ */
+static long count_invalidations(const char *device, const char *who)
+{
+	const char *all = "Global RPCITs", *some = "Sync RPCITs";
+
+	if (!strcmp(who, "host"))
+		return ask_host("count");
+	if (chdir("/sys/kernel/debug/pci") || chdir(device))
+		ksft_exit_fail_perror("/sys/kernel/debug/pci");
+	if (read_number("statistics", all) < 0 &&
+	    !write_file("statistics", "1"))
+		ksft_exit_fail_perror("statistics");
+	return read_number("statistics", all) + read_number("statistics", some);
+}
