@@ -226,10 +226,23 @@ kernel_make() {
 		-j"$(nproc)" "$@"
 }
 
+# not_configured FRAGMENTS CONFIG: print what FRAGMENTS ask for and CONFIG has not.
+not_configured() {
+	local line
+	while read -r line; do
+		case $line in
+		CONFIG_*=n) line="# ${line%=n} is not set" ;;
+		CONFIG_*|'# CONFIG_'*' is not set') ;;
+		*) continue ;;
+		esac
+		grep -qxF "$line" "$2" || printf ' (%s)' "$line"
+	done <"$1"
+}
+
 # configure TREE ARCH: tinyconfig with the fragments on top. Fails, and names
 # it, if a symbol that a fragment asks for is not in the result.
 configure() {
-	local tree=$1 arch=$2 obj=$1/obj-$2 fragments line lost=
+	local tree=$1 arch=$2 obj=$1/obj-$2 fragments lost
 	fragments=("$root"/scripts/config/{common,"${arch%-debug}"}.config)
 	[ ! -e "$tree/drivers/iommu/iommu-kunit.c" ] ||
 		fragments+=("$root/scripts/config/kunit.config")
@@ -243,14 +256,7 @@ configure() {
 			.config "${fragments[@]}")
 	fi
 	kernel_make "$tree" "$arch" olddefconfig
-	while read -r line; do
-		case $line in
-		CONFIG_*=n) line="# ${line%=n} is not set" ;;
-		CONFIG_*|'# CONFIG_'*' is not set') ;;
-		*) continue ;;
-		esac
-		grep -qxF "$line" "$obj/.config" || lost+=" ($line)"
-	done <"$obj/fragments.new"
+	lost=$(not_configured "$obj/fragments.new" "$obj/.config")
 	if [ -n "$lost" ]; then
 		echo "not in the configuration as asked for:$lost"
 		return 1
