@@ -244,7 +244,8 @@ not_configured() {
 configure() {
 	local tree=$1 arch=$2 obj=$1/obj-$2 fragments lost
 	fragments=("$root"/scripts/config/{common,"${arch%-debug}"}.config)
-	[ ! -e "$tree/drivers/iommu/iommu-kunit.c" ] ||
+	# A kernel with a probe runs no suite, and is measured: stock has none
+	[[ $tree = *-probe ]] || [ ! -e "$tree/drivers/iommu/iommu-kunit.c" ] ||
 		fragments+=("$root/scripts/config/kunit.config")
 	[ "$arch" = "${arch%-debug}" ] || fragments+=("$root/scripts/config/debug.config")
 	mkdir -p "$obj"
