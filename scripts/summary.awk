@@ -5,7 +5,8 @@
 # which is the median of the ratios within each pair; and the interval that holds the
 # medians of 95 % of 2000 samples that are drawn from these ratios with replacement (the
 # bootstrap), widened as Student's t is, since of few pairs it is too narrow. If 1 is in
-# it, no difference has been seen.
+# it, no difference has been seen. The sums are those of the ratios' logarithms, so that
+# twice and half are as far from 1.
 #
 # Better is less, but for reads in a second. "vtd-nopt:vtd" compares under patched the
 # first machine with the second, which there takes the place of stock. What is
@@ -13,6 +14,7 @@
 
 BEGIN {
 	FS = OFS = ","
+	OFMT = CONVFMT = "%.10g"
 	srand(1)	# the same samples give the same intervals
 	print "machine", "strict", "cpus", "devices", "metric", "word", "pairs", \
 		"stock", "stock_min", "stock_max", "patched", "patched_min", "patched_max", \
@@ -27,12 +29,12 @@ NR > 1 {
 			counts[++n_counts] = key
 		next
 	}
-	if ($8 == "unmaps")
+	if ($8 == "unmaps" || $8 ~ /_sd$/)
 		next
 	add(key, $4, $1 FS $2, $10)
-	# There is one of them in each half of a round, at nearly the same time.
+	# There is one of them in each half of a round, and which comes first changes.
 	if ($4 == "patched" && $5 == 0 && ($3 == "vtd" || $3 == "vtd-nopt") && $7 == 0 &&
-	    $8 !~ /boot|used|percpu/)
+	    $8 ~ /map|reads|cpu$/)
 		add("vtd-nopt:vtd" FS substr(key, length($3) + 2),
 		    $3 == "vtd" ? "stock" : "patched", $1 FS $2, $10)
 }
@@ -99,17 +101,20 @@ function summarise(key,	n, pair, s, p, stock, patched, ratios, says, ratio, word
 			continue
 		s = values[key, "stock", pair]
 		p = values[key, "patched", pair]
+		if (s <= 0 || p <= 0)
+			continue
 		n++
 		stock[n] = s
 		patched[n] = p
-		ratios[n] = words[5] == "reads" ? p / s : p > 0 ? s / p : 1
+		ratios[n] = words[5] == "reads" ? log(p / s) : log(s / p)
 	}
 	if (!n)
 		return
 	interval(ratios, n)
 	ratio = median(ratios, n)
-	low = ratio - widening(n) * (ratio - low)
-	high = ratio + widening(n) * (high - ratio)
+	low = exp(ratio - widening(n) * (ratio - low))
+	high = exp(ratio + widening(n) * (high - ratio))
+	ratio = exp(ratio)
 	says = n < 2 ? "no difference seen" : low > 1 ? "better" : high < 1 ? "worse" : "no difference seen"
 	print key, n, median(stock, n), stock[1], stock[n], \
 		median(patched, n), patched[1], patched[n], \

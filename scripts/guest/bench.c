@@ -14,13 +14,16 @@
  *
  * read has to come before map, which takes the driver from DEVICE.
  *
- * Prints KTAP, a test for each type, read and map, and before its result what has been
+ * Prints KTAP, a test for each type, cpus, read and map, and before its result what has been
  * measured, "# bench METRIC WORD VALUE":
  *
  *   boot            microseconds from the start of the kernel's clock to us
  *   used            bytes of memory that were in use then
  *   percpu          bytes of it that are there once for each CPU, as flush queues are
- *   map, unmap      nanoseconds, on average
+ *   groups          how many there are of IOMMU groups
+ *   map, unmap      nanoseconds, on average, and that of reading the clock in it
+ *   map_sd, unmap_sd
+ *                   their standard deviations
  *   unmaps, invalidations
  *                   how many
  *   reads           in a second
@@ -33,8 +36,15 @@
 
 #define DISK_SIZE 0x100000 /* bytes: see lib.sh */
 #define MAX_SEGMENTS 64
-#define QUEUE 255 /* unmaps that a flush queue holds, at least */
-#define TIMEOUT 10 /* milliseconds until it is flushed, at least */
+
+/* Unmaps that a flush queue of dma-iommu holds, and milliseconds until it is flushed */
+#ifdef __s390__
+#define QUEUE 32767
+#define TIMEOUT 1000
+#else
+#define QUEUE 255
+#define TIMEOUT 10
+#endif
 #define DRIVER "dma_map_benchmark"
 
 static const char *device, *counter;
@@ -64,6 +74,19 @@ static void split(const char *word, int *values, int count)
 	}
 }
 
+/* They are numbered from 0. */
+static int count_groups(void)
+{
+	char path[64];
+	int count = 0;
+
+	do
+		snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d",
+			 count++);
+	while (!chdir(path));
+	return count - 1;
+}
+
 static void report_boot(void)
 {
 	const char *path = "/proc/meminfo";
@@ -73,6 +96,7 @@ static void report_boot(void)
 	used = read_number(path, "MemTotal:") - read_number(path, "MemFree:");
 	report("used", "-", used * 1024LL);
 	report("percpu", "-", read_number(path, "Percpu:") * 1024LL);
+	report("groups", "-", count_groups());
 }
 
 /* Nanoseconds for which the CPUs, all together, have not been idle */
@@ -156,6 +180,8 @@ static bool judge_count(long count, long unmaps, long ms)
 {
 	if (!lazy)
 		return count >= unmaps;
+	if (unmaps > 2 * QUEUE * cpus && !count)
+		return false;
 	return count <= unmaps / QUEUE + (ms / TIMEOUT + 1) * cpus;
 }
 
@@ -188,8 +214,10 @@ static bool map_often(const char *word)
 	memcpy(&unmaps, map.expansion, sizeof(unmaps));
 	report("map", word, map.avg_map_100ns);
 	report("unmap", word, map.avg_unmap_100ns);
+	report("map_sd", word, map.map_stddev);
+	report("unmap_sd", word, map.unmap_stddev);
 	report("unmaps", word, unmaps);
-	if (!counter)
+	if (!counter || !unmaps)
 		return unmaps > 0;
 	count = count_invalidations(device, counter) - count;
 	report("invalidations", word, count);
@@ -213,6 +241,20 @@ static bool check_type(const char *type)
 	return !strcmp(buf, type);
 }
 
+/* Are there @count of them, as /proc/stat has a line "cpu0" for each? */
+static bool check_cpus(int count)
+{
+	FILE *file = fdopen(open("/proc/stat", O_RDONLY), "r");
+	char line[256];
+
+	if (!file)
+		return false;
+	for (cpus = 0; fgets(line, sizeof(line), file);)
+		cpus += !strncmp(line, "cpu", 3) && line[3] != ' ';
+	fclose(file);
+	return cpus == count;
+}
+
 /* What follows @name if @arg begins with it, else NULL */
 static const char *value_of(const char *arg, const char *name)
 {
@@ -222,8 +264,8 @@ static const char *value_of(const char *arg, const char *name)
 /* Is it a test, and not only for later ones? */
 static bool is_test(const char *arg)
 {
-	return value_of(arg, "type=") || value_of(arg, "read=") ||
-	       value_of(arg, "map=");
+	return value_of(arg, "type=") || value_of(arg, "cpus=") ||
+	       value_of(arg, "read=") || value_of(arg, "map=");
 }
 
 static void obey(const char *arg)
@@ -234,14 +276,14 @@ static void obey(const char *arg)
 		device = value_of(arg, "device=");
 	else if (value_of(arg, "count="))
 		counter = value_of(arg, "count=");
-	else if (value_of(arg, "cpus="))
-		cpus = atoi(value_of(arg, "cpus="));
 	else if (!is_test(arg))
 		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
 	if (!is_test(arg))
 		return;
 	if (value_of(arg, "type="))
 		good = check_type(value_of(arg, "type="));
+	else if (value_of(arg, "cpus="))
+		good = check_cpus(atoi(value_of(arg, "cpus=")));
 	else if (value_of(arg, "read="))
 		good = read_often(value_of(arg, "read="));
 	else
