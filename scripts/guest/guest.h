@@ -44,7 +44,7 @@ static long read_number(const char *path, const char *label)
 		if (strncmp(pos, label, strlen(label)))
 			continue;
 		pos = strchr(pos, ':') ? strchr(pos, ':') + 1 : pos;
-		while (*pos == ' ')
+		while (*pos == ' ' || *pos == '\t')
 			pos++;
 		number = atol(pos);
 	}

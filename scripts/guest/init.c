@@ -38,6 +38,7 @@
  *
  * Prints KTAP. Built with nolibc, which the compiler includes by -include.
  */
+#include <asm/ioctls.h>
 #include <linux/reboot.h>
 #include <linux/uio.h>
 #include "guest.h"
@@ -603,14 +604,15 @@ static void judge_kunit(void)
 }
 
 /*
- * Restart at once, which ends QEMU. An orderly power-off would wait for devices
- * that the IOMMU has cut off: a faulting one, or an NVMe controller whose
- * virtio-iommu was shut down before it.
+ * Restart once all that has been printed is out, which ends QEMU. An orderly
+ * power-off would wait for devices that the IOMMU has cut off: a faulting one,
+ * or an NVMe controller whose virtio-iommu was shut down before it.
  */
 static void restart(void)
 {
 	int fd = open("/proc/sysrq-trigger", O_WRONLY);
 
+	syscall(__NR_ioctl, 1, TCSBRK, 1);
 	write(fd, "b", 1);
 }
 
