@@ -441,8 +441,9 @@ answer() {
 
 # boot_machine LOG MACHINE KERNEL WORDS [OPTION ...]: boot it for $limit seconds at most,
 # with these WORDS on the kernel's command line and options for QEMU, which counts what the
-# machine says unless $untraced is set: that costs time. The guest's console goes to stdout. Fails if QEMU does, 124 being the time limit. Needs a few files of its own,
-# beside LOG.
+# machine says unless $untraced is set: that costs time. There is no NVMe if $no_nvme is
+# set. The guest's console goes to stdout. Fails if QEMU does, 124 being the time limit.
+# Needs a few files of its own, beside LOG.
 boot_machine() {
 	local log=$1 machine=$2 kernel=$3 words=$4 arch qemu probe plug count drives=() i
 	shift 4
@@ -461,6 +462,7 @@ boot_machine() {
 	probe=${settings[probe]:+-probe}
 	read_settings "$machines_dir/$arch.arch"
 	qemu="${settings[qemu]} $qemu ${settings[disks]-} $count"
+	[ -n "${no_nvme-}" ] || qemu+=" ${settings[nvme]-}"
 	for i in 0 1 2 3 4 5; do
 		drives+=(-blockdev "raw,node-name=disk$i,read-only=on,file.driver=file,file.filename=disk.img")
 	done
