@@ -261,7 +261,7 @@ static int wanted_type(const struct policy_group *g, bool strict, int asked,
 	*warns = false;
 	if (!IS_ENABLED(CONFIG_IOMMU_DMA)) {
 		if (type == IOMMU_DOMAIN_DMA || type == IOMMU_DOMAIN_DMA_FQ) {
-			*warns = true;
+			*warns = IS_ENABLED(CONFIG_BUG);
 			return TYPE_REFUSED;
 		}
 		if (!type)
