@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
 // Who has a say in the type of a default domain: drivers with def_domain_type(), with a
-// static default_domain, and those that can defer invalidations. Prints FILE and what
-// it has, see scripts/audit.
+// static default_domain, those that can defer invalidations; and which functions compare
+// with IOMMU_DOMAIN_DMA, or ask for either type. Prints FILE and what it has, see
+// scripts/audit.
 virtual report
 
 @answers@
@@ -55,12 +56,33 @@ expression E;
 position p;
 @@
 (
-E@p == IOMMU_DOMAIN_DMA
+E == IOMMU_DOMAIN_DMA@p
 |
-E@p != IOMMU_DOMAIN_DMA
+E != IOMMU_DOMAIN_DMA@p
 )
 
 @script:python@
 p << compares.p;
 @@
-print("%s compares" % p[0].file)
+print("%s compares %s" % (p[0].file, p[0].current_element))
+
+@cases@
+expression E;
+position p;
+@@
+switch (E) { case IOMMU_DOMAIN_DMA@p: ... }
+
+@script:python@
+p << cases.p;
+@@
+print("%s compares %s" % (p[0].file, p[0].current_element))
+
+@either@
+position p;
+@@
+iommu_is_dma_domain@p(...)
+
+@script:python@
+p << either.p;
+@@
+print("%s either %s" % (p[0].file, p[0].current_element))
