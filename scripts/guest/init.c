@@ -11,6 +11,8 @@
  *   count=host      the host can count IOTLB invalidations, or
  *   count=kernel    the kernel does, which is s390's
  *   warns           the kernel has to warn, as it does if it refuses a driver's answer
+ *   too-strict      it is strict where it should be lazy, as stock is where translation
+ *                   is required, and default_domain has to find it
  *
  * What is judged:
  *
@@ -44,6 +46,7 @@
 #include "guest.h"
 
 #define JUDGE "/default_domain"
+#define SUBTEST "    " /* what KTAP has before each line of one */
 #define RECORD_SIZE 16 /* bytes: a record is its own number, in text */
 #define DISK_RECORDS 65536
 #define READ_SECONDS 20 /* until a read is taken for lost */
@@ -67,6 +70,7 @@
  * @writes: its name, "--write" and each DEVICE/FROM/WORD=RESULT
  * @count: who counts invalidations, "host", "kernel" or NULL
  * @warns: the kernel has to warn
+ * @too_strict: default_domain has to fail when it writes what it has derived
  * @plug: DEVICE that the host plugs in, or NULL
  * @bounced: DEVICE that is bounced, or NULL
  * @replugs: how often to plug it in again
@@ -76,6 +80,7 @@ struct arguments {
 	char *writes[ARGS + 3];
 	const char *count;
 	bool warns;
+	bool too_strict;
 	const char *plug;
 	const char *bounced;
 	int replugs;
@@ -93,10 +98,10 @@ static void mount_all(void)
 }
 
 /*
- * Copy KTAP from @fd to the console, indented: it is a subtest. Returns whether
- * its last line says "ok".
+ * Copy KTAP from @fd to the console, behind @prefix: indented it is a subtest. Returns
+ * whether its last line says "ok".
  */
-static bool relay(int fd)
+static bool relay(int fd, const char *prefix)
 {
 	char line[512] = "";
 	bool ok = false;
@@ -108,15 +113,18 @@ static bool relay(int fd)
 			continue;
 		}
 		line[len] = '\0';
-		printf("    %s\n", line);
+		printf("%s%s\n", prefix, line);
 		ok = !strncmp(line, "ok ", 3);
 		len = 0;
 	}
 	return ok;
 }
 
-/* Run default_domain with @argv, [0] being free. Returns its exit status. */
-static int run_judge(char *argv[])
+/*
+ * Run default_domain with @argv, [0] being free; if it @fails as it should, that is no
+ * subtest. Returns its exit status.
+ */
+static int run_judge(char *argv[], bool fails)
 {
 	int status = -1, out[2];
 	pid_t pid;
@@ -136,7 +144,7 @@ static int run_judge(char *argv[])
 		exit(KSFT_FAIL);
 	}
 	close(out[1]);
-	relay(out[0]);
+	relay(out[0], fails ? "# " : SUBTEST);
 	close(out[0]);
 	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
 		return KSFT_FAIL;
@@ -164,10 +172,15 @@ static void check_derived(char *option)
 {
 	/* A judge that skipped has checked nothing: that is no pass, unless it should. */
 	int want = expects_none() ? KSFT_SKIP : KSFT_PASS;
+	bool fails = option && args.too_strict;
 	char *argv[3] = { NULL, option };
 
-	ksft_test_result(run_judge(argv) == want, "types as derived%s\n",
-			 option ? ", and written" : "");
+	if (fails)
+		want = KSFT_FAIL;
+	ksft_test_result(run_judge(argv, fails) == want,
+			 "types as derived%s%s\n",
+			 option ? ", and written" : "",
+			 fails ? ", which has to fail" : "");
 }
 
 /* Is @expectation's device, the part before '=', a storage controller? */
@@ -425,7 +438,7 @@ static void check_replugs(void)
 	int i;
 
 	for (i = 1; good && i <= args.replugs; i++) {
-		good = replug() && run_judge(args.types) == KSFT_PASS;
+		good = replug() && run_judge(args.types, false) == KSFT_PASS;
 		if (!good)
 			ksft_print_msg("replug %d of %d\n", i, args.replugs);
 	}
@@ -450,7 +463,7 @@ static void check_writes(void)
 {
 	unbind_all();
 	if (args.writes[2])
-		ksft_test_result(run_judge(args.writes) == KSFT_PASS,
+		ksft_test_result(run_judge(args.writes, false) == KSFT_PASS,
 				 "types written\n");
 	else
 		ksft_test_result_code(KSFT_SKIP, "types written",
@@ -579,7 +592,7 @@ static void run_again(const char *suite)
 		ksft_exit_fail_perror("run");
 	close(run);
 	results = open("results", O_RDONLY);
-	ksft_test_result(relay(results), "%s again\n", suite);
+	ksft_test_result(relay(results, SUBTEST), "%s again\n", suite);
 	close(results);
 }
 
@@ -635,6 +648,8 @@ static void read_argument(char *arg)
 		args.count = value_of(arg, "count=");
 	else if (!strcmp(arg, "warns"))
 		args.warns = true;
+	else if (!strcmp(arg, "too-strict"))
+		args.too_strict = true;
 	else if (value_of(arg, "plug="))
 		args.plug = value_of(arg, "plug=");
 	else if (value_of(arg, "replug="))
@@ -661,7 +676,8 @@ static void judge_boot(void)
 
 	ksft_set_plan(2 + disks * DISK_TESTS +
 		      (args.replugs ? 1 + disks * DISK_TESTS : 0) + 2 + 1);
-	ksft_test_result(run_judge(args.types) == KSFT_PASS, "types as told\n");
+	ksft_test_result(run_judge(args.types, false) == KSFT_PASS,
+			 "types as told\n");
 	check_derived(NULL);
 	check_disks();
 	if (args.replugs) {

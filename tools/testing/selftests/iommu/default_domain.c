@@ -75,6 +75,9 @@ struct group {
 enum answer { UNKNOWN, NO, YES };
 static enum answer strict, passthrough;
 
+/* The log told, from the core's policy on, and not the command line alone. */
+static bool logged;
+
 static enum answer yes_no(bool truth)
 {
 	return truth ? YES : NO;
@@ -147,8 +150,8 @@ static enum answer read_bit(const char *path, int bit)
 }
 
 /*
- * With getdents64(), since the nolibc of Linux 6.12 has no readdir(). Returns the
- * number of entries, or -1 if the directory cannot be read.
+ * With getdents64(), since nolibc has no readdir(). Returns the number of entries, or
+ * -1 if the directory cannot be read.
  */
 static int walk_dir(const char *path, void (*fn)(const char *name, void *arg),
 		    void *arg)
@@ -494,7 +497,34 @@ static void check_write(const char *expectation)
 	ksft_test_result(good, "%s\n", expectation);
 }
 
-/* What holds whatever the driver and the parameters say. */
+/* The type of a group of trusted devices without requirements, NULL if not known */
+static const char *type_in_force(void)
+{
+	if (passthrough == YES)
+		return "identity";
+	if (passthrough == UNKNOWN || strict == UNKNOWN)
+		return NULL;
+	return strict == YES ? "DMA" : "DMA-FQ";
+}
+
+/*
+ * To require translation is not to require strict invalidation. VT-d without
+ * pass-through is known to require it, and can always defer; and where the log tells
+ * what is in force, no driver has objected.
+ */
+static bool lazy_if_in_force(const struct group *group, const char *chosen)
+{
+	const char *want = type_in_force();
+
+	if (!logged || !group->requires || group->removable || !want ||
+	    strcmp(want, "DMA-FQ") || !strcmp(chosen, want))
+		return true;
+	ksft_print_msg("group %s: %s is in force, auto gives %s\n", group->name,
+		       want, chosen);
+	return false;
+}
+
+/* What holds whatever the parameters say, and what of them is known. */
 static bool writes_well(const struct group *group)
 {
 	const char *name = group->name;
@@ -509,6 +539,7 @@ static bool writes_well(const struct group *group)
 	}
 	/* What the kernel chooses by itself it also takes when asked for. */
 	strcpy(chosen, read_type(name));
+	good &= lazy_if_in_force(group, chosen);
 	good &= gives(name, chosen, chosen);
 	/*
 	 * To be strict rather than lazy is always a legal wish. The way back by the
@@ -572,16 +603,6 @@ static void derive_writes(const struct group *group)
 	else
 		ksft_test_result(writes_well(group), "group %s writes\n",
 				 group->name);
-}
-
-/* The type of a group of trusted devices without requirements, NULL if not known */
-static const char *type_in_force(void)
-{
-	if (passthrough == YES)
-		return "identity";
-	if (passthrough == UNKNOWN || strict == UNKNOWN)
-		return NULL;
-	return strict == YES ? "DMA" : "DMA-FQ";
 }
 
 /* Why may a group of trusted devices have another type than is in force? */
@@ -697,6 +718,8 @@ static void read_cmdline(void)
 		read_truth(word, "iommu.passthrough=", &passthrough);
 		if (has_option(word, "iommu=", "pt"))
 			passthrough = YES;
+		if (has_option(word, "iommu=", "nopt"))
+			passthrough = NO;
 		force |= has_option(word, "intel_iommu=", "strict") ||
 			 has_option(word, "amd_iommu=", "fullflush") ||
 			 has_option(word, "s390_iommu=", "strict");
@@ -712,22 +735,30 @@ static bool ends_with(const char *text, const char *suffix)
 	return len >= end && !strcmp(text + len - end, suffix);
 }
 
+/* Does an IOMMU driver force all invalidation to be strict? VT-d, AMD-Vi, VT-d */
+static bool forces_strict(const char *text)
+{
+	return ends_with(text,
+			 "IOMMU batching disallowed due to virtualization") ||
+	       ends_with(text, "Using strict mode due to virtualization") ||
+	       ends_with(text, "Disabling batched IOTLB flush on Ironlake");
+}
+
 /* One message: what the core has decided, and what a driver has forced later */
 static void read_message(const char *text)
 {
 	const char *policy = "iommu: DMA domain TLB invalidation policy: ";
 	const char *type = "iommu: Default domain type: ";
 
-	if (begins_with(text, policy))
+	if (begins_with(text, policy)) {
 		strict = yes_no(begins_with(text + strlen(policy), "strict"));
-	else if (begins_with(text, type))
+		logged = true;
+	} else if (begins_with(text, type)) {
 		passthrough =
 			yes_no(begins_with(text + strlen(type), "Passthrough"));
-	else if (ends_with(text,
-			   "IOMMU batching disallowed due to virtualization") ||
-		 ends_with(text, "Using strict mode due to virtualization") ||
-		 ends_with(text, "Disabling batched IOTLB flush on Ironlake"))
+	} else if (forces_strict(text)) {
 		strict = YES;
+	}
 }
 
 static void read_log(void)
@@ -780,7 +811,8 @@ static void usage(void)
 	       "kernel's log, for each group. It fails if a group of removable devices is not\n"
 	       "DMA; one that is not as is in force is skipped, and may be explained. With\n"
 	       "--write also that types can be written, where no device of the group has a\n"
-	       "driver.\n"
+	       "driver, and that auto gives DMA-FQ where VT-d has no pass-through and the\n"
+	       "log says that lazy invalidation is in force.\n"
 	       "Changes nothing without --write. With it each type is put back, unless the\n"
 	       "test is killed or a driver is bound meanwhile.\n"
 	       "Prints KTAP. Exit status: 0 if all is as expected, 1 if not or if an argument\n"
