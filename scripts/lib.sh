@@ -207,8 +207,9 @@ read_settings() {
 	done <"$1"
 }
 
-# moved OBJ FROM TO: what was built in the tree FROM has been copied to OBJ, in TO. objtool is
-# built by absolute paths: unless they are mended make builds it, and then all else, again.
+# moved OBJ FROM TO: OBJ, where a kernel is built, has been copied, which made of the path FROM
+# the path TO. objtool is built by absolute paths: unless they are mended make builds it, and
+# then all else, again.
 moved() {
 	{ grep -rlIF "$2/" "$1" || :; } | xargs -r sed -i "s,$2/,$3/,g"
 }
