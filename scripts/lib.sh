@@ -252,30 +252,36 @@ not_configured() {
 	done <"$1"
 }
 
-# configure TREE ARCH: tinyconfig with the fragments on top. Fails, and names
-# it, if a symbol that a fragment asks for is not in the result.
+# configure OBJ FRAGMENTS MAKE...: have the command MAKE, which builds a tree in its directory
+# OBJ, configure it: tinyconfig with those FRAGMENTS of scripts/config/ on top. Fails, and
+# names it, if a symbol that a fragment asks for is not in the result.
 configure() {
-	local tree=$1 arch=$2 obj=$1/obj-$2 fragments lost
-	fragments=("$root"/scripts/config/{common,"${arch%-debug}"}.config)
-	# A kernel with a probe runs no suite, and is measured: stock has none
-	[[ $tree = *-probe ]] || [ ! -e "$tree/drivers/iommu/iommu-kunit.c" ] ||
-		fragments+=("$root/scripts/config/kunit.config")
-	[ "$arch" = "${arch%-debug}" ] || fragments+=("$root/scripts/config/debug.config")
+	local obj=$1 name files=() lost
+	for name in $2; do files+=("$root/scripts/config/$name.config"); done
+	shift 2
 	mkdir -p "$obj"
-	cat "${fragments[@]}" >"$obj/fragments.new"
+	cat "${files[@]}" >"$obj/fragments.new"
 	if ! cmp -s "$obj/fragments" "$obj/fragments.new"; then
 		rm -f "$obj/fragments"
-		kernel_make "$tree" "$arch" tinyconfig
-		(cd "$obj" && "$tree/scripts/kconfig/merge_config.sh" -m -O . \
-			.config "${fragments[@]}")
+		"$@" tinyconfig
+		(cd "$obj" && ../scripts/kconfig/merge_config.sh -m -O . .config "${files[@]}")
 	fi
-	kernel_make "$tree" "$arch" olddefconfig
+	"$@" olddefconfig
 	lost=$(not_configured "$obj/fragments.new" "$obj/.config")
 	if [ -n "$lost" ]; then
 		echo "not in the configuration as asked for:$lost"
 		return 1
 	fi
 	mv "$obj/fragments.new" "$obj/fragments"
+}
+
+# fragments TREE ARCH: print those of the kernel in TREE that boots.
+fragments() {
+	local tree=$1 arch=$2
+	echo common "${arch%-debug}"
+	# A kernel with a probe runs no suite, and is measured: stock has none
+	[[ $tree = *-probe ]] || [ ! -e "$tree/drivers/iommu/iommu-kunit.c" ] || echo kunit
+	[ "$arch" = "${arch%-debug}" ] || echo debug
 }
 
 # up_to_date TREE ARCH: nothing has changed since the last build; make itself
@@ -302,7 +308,8 @@ compile() {
 	local tree=$1 arch=$2 image=$3 obj=$1/obj-$2
 	mkdir -p "$obj"
 	touch "$obj/started"	# a change while make runs is for the next time
-	configured "$tree" "$arch" || configure "$tree" "$arch"
+	configured "$tree" "$arch" ||
+		configure "$obj" "$(fragments "$tree" "$arch")" kernel_make "$tree" "$arch"
 	export CCACHE_STATSLOG=$obj/ccache.stats
 	rm -f "$CCACHE_STATSLOG"
 	kernel_make "$tree" "$arch" "${image##*/}" headers
