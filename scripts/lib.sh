@@ -74,6 +74,12 @@ number() {
 	[[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 '$2': must be a number, 1 or more"
 }
 
+# must_be_summary FILE: die unless it is one of bench, for --baseline.
+must_be_summary() {
+	head -n 1 "$1" 2>/dev/null | grep -q '^machine,strict,' ||
+		die "--baseline '$1': must be a summary.csv that scripts/bench has written"
+}
+
 # clear_progress: take the line of progress away, on a terminal.
 clear_progress() {
 	[ ! -t 2 ] || printf '\r\033[K' >&2
@@ -403,12 +409,14 @@ build_guest() {
 }
 
 # run_guest SECONDS QEMU...: run QEMU with its console on stdin and stdout and nothing
-# else, and end it after SECONDS. Status 124: it had not ended by itself.
+# else, and end it after SECONDS. Status 124: it had not ended by itself. Says on stderr how
+# it is run.
 run_guest() {
 	local limit=$1
 	shift
-	exec timeout --foreground -k 5 "$limit" "$@" -nodefaults -no-user-config \
-		-display none -no-reboot -serial stdio
+	set -- "$@" -nodefaults -no-user-config -display none -no-reboot -serial stdio
+	echo "command:$(printf ' %q' "$@")" >&2
+	exec timeout --foreground -k 5 "$limit" "$@"
 }
 
 # expectations MACHINE KERNEL STRICT PASSTHROUGH: print DEVICE=TYPE for each of its

@@ -8,14 +8,14 @@
 # it, no difference has been seen. The sums are those of the ratios' logarithms, so that
 # twice and half are as far from 1.
 #
-# Better is less, but for reads in a second. "vtd-nopt:vtd" compares under patched the
-# first machine with the second, which there takes the place of stock. What is
-# counted, once, has no interval; its value is for 1000 unmaps.
+# Better is less, but for what is done in a second. "vtd-nopt:vtd" compares under patched
+# the first machine with the second, which there takes the place of stock; since they do
+# not take turns, a round is one pair. What is counted, once, has no interval; its value is
+# for 1000 unmaps.
 
 BEGIN {
 	FS = OFS = ","
 	OFMT = CONVFMT = "%.10g"
-	srand(1)	# the same samples give the same intervals
 	print "machine", "strict", "cpus", "devices", "metric", "word", "pairs", \
 		"stock", "stock_min", "stock_max", "patched", "patched_min", "patched_max", \
 		"ratio", "low", "high", "says"
@@ -32,20 +32,29 @@ NR > 1 {
 	if ($8 == "unmaps" || $8 ~ /_sd$/)
 		next
 	add(key, $4, $1 FS $2, $10)
-	# There is one of them in each half of a round, and which comes first changes.
 	if ($4 == "patched" && $5 == 0 && ($3 == "vtd" || $3 == "vtd-nopt") && $7 == 0 &&
-	    $8 ~ /map|reads|cpu$/)
+	    $8 ~ /^(map|unmap|rate|reads|cpu)$/)
 		add("vtd-nopt:vtd" FS substr(key, length($3) + 2),
-		    $3 == "vtd" ? "stock" : "patched", $1 FS $2, $10)
+		    $3 == "vtd" ? "stock" : "patched", $1, $10)
 }
 
+# Of two values for the same, both halves of a round, the mean of their logarithms counts.
 function add(key, kernel, pair, value)
 {
 	if (!seen[key]++)
 		keys[++n_keys] = key
+	if ((key, kernel, pair) in values)
+		value = sqrt(value * values[key, kernel, pair])
 	values[key, kernel, pair] = value
-	if (!(pair in pairs))
-		pairs[pair] = ++n_pairs
+	if (!known[pair]++)
+		pairs[++n_pairs] = pair
+}
+
+# A number below n; always the same ones, whichever awk this is
+function draw(n)
+{
+	state = (state * 16807) % 2147483647
+	return int(state / 2147483647 * n)
 }
 
 function sort(a, n,	i, j, t)
@@ -68,9 +77,10 @@ function median(a, n)
 # Sets low and high for the median of a[1..n], of which there are few that differ.
 function interval(a, n,	i, j, drawn, times, medians, distinct, m, below)
 {
+	state = 1
 	for (i = 1; i <= 2000; i++) {
 		for (j = 1; j <= n; j++)
-			drawn[j] = a[int(rand() * n) + 1]
+			drawn[j] = a[draw(n) + 1]
 		m = median(drawn, n)
 		if (!times[m]++)
 			medians[++distinct] = m
@@ -93,10 +103,11 @@ function widening(pairs,	t)
 	return pairs < 2 ? 0 : (pairs <= 12 ? t[pairs - 1] : 2.1) / 1.96 * sqrt(pairs / (pairs - 1))
 }
 
-function summarise(key,	n, pair, s, p, stock, patched, ratios, says, ratio, words)
+function summarise(key,	i, n, pair, s, p, stock, patched, ratios, says, ratio, words)
 {
 	split(key, words, FS)
-	for (pair in pairs) {
+	for (i = 1; i <= n_pairs; i++) {
+		pair = pairs[i]
 		if (!((key, "stock", pair) in values) || !((key, "patched", pair) in values))
 			continue
 		s = values[key, "stock", pair]
@@ -106,7 +117,7 @@ function summarise(key,	n, pair, s, p, stock, patched, ratios, says, ratio, word
 		n++
 		stock[n] = s
 		patched[n] = p
-		ratios[n] = words[5] == "reads" ? log(p / s) : log(s / p)
+		ratios[n] = words[5] ~ /^(reads|rate)$/ ? log(p / s) : log(s / p)
 	}
 	if (!n)
 		return
@@ -125,7 +136,8 @@ function thousand(key, kernel,	unmaps)
 {
 	unmaps = key
 	sub(/invalidations/, "unmaps", unmaps)
-	return sprintf("%.2f", 1000 * counted[key, kernel] / counted[unmaps, kernel])
+	unmaps = 1000 * counted[key, kernel] / counted[unmaps, kernel]
+	return sprintf(unmaps < 100 ? "%.3g" : "%.1f", unmaps)
 }
 
 END {

@@ -20,10 +20,12 @@
  *   boot            microseconds from the start of the kernel's clock to us
  *   used            bytes of memory that were in use then
  *   percpu          bytes of it that are there once for each CPU, as flush queues are
+ *   vmalloc         bytes of it that vmalloc() gave, as to a flush queue for all CPUs
  *   groups          how many there are of IOMMU groups
  *   map, unmap      nanoseconds, on average, and that of reading the clock in it
  *   map_sd, unmap_sd
  *                   their standard deviations
+ *   rate            maps and unmaps of them in a second
  *   unmaps, invalidations
  *                   how many
  *   reads           in a second
@@ -96,6 +98,7 @@ static void report_boot(void)
 	used = read_number(path, "MemTotal:") - read_number(path, "MemFree:");
 	report("used", "-", used * 1024LL);
 	report("percpu", "-", read_number(path, "Percpu:") * 1024LL);
+	report("vmalloc", "-", read_number(path, "VmallocUsed:") * 1024LL);
 	report("groups", "-", count_groups());
 }
 
@@ -218,6 +221,7 @@ static bool map_often(const char *word)
 	report("unmap", word, map.avg_unmap_100ns);
 	report("map_sd", word, map.map_stddev);
 	report("unmap_sd", word, map.unmap_stddev);
+	report("rate", word, unmaps / map.seconds);
 	report("unmaps", word, unmaps);
 	if (!counter || !unmaps)
 		return unmaps > 0;
