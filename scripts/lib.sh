@@ -328,14 +328,16 @@ compile() {
 # begin with what has been in FROM, so that make builds only what differs: FILES lists the
 # sources that do, as "/path".
 copy_objects() {
-	local from=$1 to=$2 obj=obj-$3
+	local from=$1 to=$2 obj=obj-$3 oldest
 	[ -e "$from/$obj/built" ] && [ ! -d "$to/$obj" ] || return 0
 	rm -rf "$to/$obj.new"
 	rsync -a "$from/$obj/" "$to/$obj.new/"
 	rm "$to/$obj.new/built"
 	moved "$to/$obj.new" "$from" "$to"
-	# Newer than what has been built without them
-	sed "s,^,$to," "$4" | xargs touch
+	# Older than the sources that it has been built without; their own dates stay, or what
+	# has been built of them for another ARCH would be built again
+	oldest=$(sed "s,^,$to," "$4" | xargs stat -c %Y | sort -n | head -n 1)
+	find "$to/$obj.new" -type f -print0 | xargs -0 touch -d "@$((oldest - 1))"
 	mv "$to/$obj.new" "$to/$obj"
 }
 
