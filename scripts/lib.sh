@@ -417,7 +417,7 @@ run_guest() {
 	local limit=$1
 	shift
 	set -- "$@" -nodefaults -no-user-config -display none -no-reboot -serial stdio
-	echo "command:$(printf ' %q' "$@")" >&2
+	echo "command: ${*@Q}" | sed "s,'\([A-Za-z0-9_.,:=/+-]*\)',\1,g" >&2
 	exec timeout --foreground -k 5 "$limit" "$@"
 }
 

@@ -9,9 +9,8 @@
 # twice and half are as far from 1.
 #
 # Better is less, but for what is done in a second. "vtd-nopt:vtd" compares under patched
-# the first machine with the second, which there takes the place of stock; since they do
-# not take turns, a round is one pair. What is counted, once, has no interval; its value is
-# for 1000 unmaps.
+# the first machine with the second, which there takes the place of stock. What is counted,
+# once, has no interval; its value is for 1000 unmaps.
 
 BEGIN {
 	FS = OFS = ","
@@ -35,16 +34,13 @@ NR > 1 {
 	if ($4 == "patched" && $5 == 0 && ($3 == "vtd" || $3 == "vtd-nopt") && $7 == 0 &&
 	    $8 ~ /^(map|unmap|rate|reads|cpu)$/)
 		add("vtd-nopt:vtd" FS substr(key, length($3) + 2),
-		    $3 == "vtd" ? "stock" : "patched", $1, $10)
+		    $3 == "vtd" ? "stock" : "patched", $1 FS $2, $10)
 }
 
-# Of two values for the same, both halves of a round, the mean of their logarithms counts.
 function add(key, kernel, pair, value)
 {
 	if (!seen[key]++)
 		keys[++n_keys] = key
-	if ((key, kernel, pair) in values)
-		value = sqrt(value * values[key, kernel, pair])
 	values[key, kernel, pair] = value
 	if (!known[pair]++)
 		pairs[++n_pairs] = pair
