@@ -36,7 +36,7 @@
 #include <linux/uio.h>
 #include "guest.h"
 
-#define DISK_SIZE 0x100000 /* bytes: see lib.sh */
+#define DISK_SIZE 0x100000 /* bytes: see workbench/initramfs.py */
 #define MAX_SEGMENTS 64
 
 /* Unmaps that a flush queue of dma-iommu holds, and milliseconds until it is flushed */
@@ -138,6 +138,8 @@ static bool read_often(const char *word)
 	int fd;
 
 	split(word, values, 3);
+	if (!strchr(word, ',') || strchr(word, ',') - word >= (int)sizeof(disk))
+		return false;
 	memcpy(disk, word, strchr(word, ',') - word);
 	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -233,11 +235,11 @@ static bool map_often(const char *word)
 /* Has the default domain the type that it is to have? */
 static bool check_type(const char *type)
 {
-	char path[128] = "/sys/bus/pci/devices/", buf[16] = "";
+	char path[128], buf[16] = "";
 	int fd;
 
-	strcpy(path + strlen(path), device);
-	strcpy(path + strlen(path), "/iommu_group/type");
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group/type",
+		 device);
 	fd = open(path, O_RDONLY);
 	if (fd < 0 || read(fd, buf, sizeof(buf) - 1) <= 0)
 		return false;

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The bases: where a kernel's source comes from, and having it under build/."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from workbench import packages, paths, process, progress, tree
+from workbench.status import CannotTell
+
+PINNED = "linux-source-7.3"
+LTS = "linux-source-6.12"
+
+# What a build leaves in a user's own tree. With it in, the kernel's Makefile would refuse
+# our copy, or take it for its own.
+LEFTOVERS = (
+    *("./.git", "./.config*", "./vmlinux*", "./include/config", "./include/generated"),
+    *("./arch/*/include/generated", "*.o", "*.a", "*.ko", "*.mod", "*.mod.c", ".*.cmd"),
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A kernel to apply the series to.
+
+    name: "mainline", "newest", "lts", or what the user has called a directory.
+    directory: all that is made of it, below build/.
+    source: the user's own tree, or None for a package of Debian's.
+    """
+
+    name: str
+    directory: Path
+    source: Optional[Path] = None
+
+    @property
+    def stock(self) -> Path:
+        """The tree as it is."""
+        return self.directory / "stock"
+
+    @property
+    def log(self) -> Path:
+        """Where logs go."""
+        return self.directory / "log"
+
+    @property
+    def version(self) -> str:
+        """What it is, in words; it has been fetched."""
+        return (self.directory / "version").read_text().strip()
+
+
+def find(name: str) -> Base:
+    """Return the base of this name; raise CannotTell if there is none."""
+    if name in ("mainline", "newest", "lts"):
+        return Base(name, paths.BUILD / name)
+    source = Path(name)
+    if not (source / "Kbuild").is_file() or not (source / "drivers/iommu/iommu.c").is_file():
+        raise CannotTell(
+            f"base '{name}' is neither mainline, newest, lts nor a directory with a kernel tree"
+        )
+    source = source.resolve()
+    number = hashlib.sha256(bytes(source)).hexdigest()[:8]
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)
+    return Base(name, paths.BUILD / f"{plain}-{number}", source)
+
+
+def check_place(place: Path = paths.BUILD) -> None:
+    """Raise CannotTell if the kernel's make cannot work below a path."""
+    if re.search(r"[^\w./+,=@-]", str(place)):
+        raise CannotTell(
+            f"'{place}': the kernel's make wants a path without blanks, colons and the like"
+        )
+
+
+def fetch(base: Base) -> None:
+    """Have the base's stock tree under build/ as its source has it.
+
+    A package is fetched once; a file of it that has been changed or deleted since is put
+    back. A directory is followed. The base's lock must be held.
+    """
+    check_place()
+    if base.source:
+        tree.follow(base.stock, base.source, {}, LEFTOVERS)
+        version = process.output(["make", "-s", "-C", base.stock, "kernelversion"])
+        paths.write(base.directory / "version", version.encode())
+    elif not tree.exists(base.stock):
+        _unpack(base, base.stock)
+        tree.record(base.stock)
+    elif not tree.is_untouched(base.stock):
+        _repair(base)
+
+
+def _source_package(base: Base, archive: packages.Archive) -> str:
+    if base.name == "lts":
+        return LTS
+    names = archive.names(r"^linux-source-[0-9]+[.][0-9]+$")
+    if base.name == "mainline" and PINNED in names:
+        return PINNED
+    if not names:
+        raise CannotTell(f"no linux-source-X.Y on offer from {archive.site}")
+    newest = max(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+    if base.name == "mainline":
+        progress.say(f"{archive.site} has no {PINNED} any more, the newest is {newest}")
+    return newest
+
+
+def _package(base: Base) -> Path:
+    """Return the file of the base's package, fetched if need be."""
+    directory = base.directory / "deb"
+    kept = sorted(directory.glob("*.deb"))
+    if kept:
+        return kept[0]
+    suites = [] if base.name == "lts" else [f"{packages.stable()}-backports", "unstable"]
+    archive = packages.Archive(base.log, suites)
+    fetched = archive.download([_source_package(base, archive)], directory)
+    return fetched[0]
+
+
+def _unpack(base: Base, into: Path) -> None:
+    paths.remove(into)
+    package = _package(base)
+    packages.unpack_source(package, into)
+    paths.write(base.directory / "version", packages.name_and_version(package).encode())
+
+
+def _repair(base: Base) -> None:
+    """Put back what has been changed in a stock tree, from its package."""
+    progress.say(f"{base.stock} has been changed: its package is unpacked again")
+    fresh = base.directory / "stock.fresh"
+    try:
+        _unpack(base, fresh)
+        tree.repair(base.stock, fresh)
+    finally:
+        paths.remove(fresh)

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Configuring and compiling kernels, and what has been built of them already.
+
+What has been built for an architecture is in the kernel's tree, in obj-ARCH: there every
+path is relative, so that ccache serves any other checkout. "built" in it says from what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional, Sequence
+
+from workbench import paths, process, progress, tree
+from workbench.kernel import Kernel
+from workbench.packages import LLVM
+from workbench.status import CannotTell
+
+CONFIG = paths.SCRIPTS / "config"
+CLANG = (f"LLVM={LLVM}", f"CC=ccache clang{LLVM}", f"HOSTCC=ccache clang{LLVM}")
+GCC = ("CC=ccache gcc", "HOSTCC=ccache gcc")
+HEADERS = "obj-headers"  # where those for programs are that User Mode Linux runs
+
+
+@dataclass(frozen=True)
+class Target:
+    """For what a kernel is built.
+
+    arch: as the kernel's make calls it; "um" is User Mode Linux.
+    image: the file that boots, below obj-ARCH.
+    debug: with the checks of debug.config.
+    """
+
+    arch: str
+    image: str
+    debug: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called, and its objects."""
+        return self.arch + ("-debug" if self.debug else "")
+
+
+def make(source: Path, obj: str, arch: str, *words: str) -> list[str]:
+    """Return the command for the kernel's make, its objects in a directory of the source."""
+    jobs = f"-j{os.cpu_count() or 1}"
+    return ["make", "-C", str(source), f"O={obj}", f"ARCH={arch}", jobs, *words]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for make: what is built does not tell when and by whom."""
+    return process.environment(
+        KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build", KBUILD_BUILD_HOST="build"
+    )
+
+
+def fragments(kernel: Kernel, target: Target) -> list[Path]:
+    """Return the fragments of configuration of a kernel that boots."""
+    names = ["common", target.arch, *kernel.fragments] + (["debug"] if target.debug else [])
+    return [CONFIG / f"{name}.config" for name in names]
+
+
+def not_configured(asked: str, config: str) -> list[str]:
+    """Return the lines of fragments that a configuration does not have."""
+    lines = set(config.splitlines())
+    lost = []
+    for line in asked.splitlines():
+        if line.startswith("CONFIG_") and line.endswith("=n"):
+            line = f"# {line[:-2]} is not set"
+        is_asked = line.startswith("CONFIG_") or (
+            line.startswith("# CONFIG_") and line.endswith(" is not set")
+        )
+        if is_asked and line not in lines:
+            lost.append(line)
+    return lost
+
+
+def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Path) -> None:
+    """Configure what a make command builds: tinyconfig, with fragments on top.
+
+    Raises CannotTell, and names it, if a symbol that a fragment asks for is not in the
+    result.
+    """
+    obj.mkdir(exist_ok=True)
+    asked = "".join(file.read_text() for file in files)
+    merge: list[str | Path] = [
+        "../scripts/kconfig/merge_config.sh",
+        "-m",
+        "-O",
+        ".",
+        ".config",
+        *files,
+    ]
+    process.step(
+        f"configure {obj.parent.name}, {obj.name}",
+        log,
+        [*command, "tinyconfig"],
+        ["env", "-C", obj, *merge],
+        [*command, "olddefconfig"],
+        env=environment(),
+    )
+    lost = not_configured(asked, (obj / ".config").read_text())
+    if lost:
+        raise CannotTell(
+            f"not in the configuration as asked for: {' '.join(lost)} (see {log})"
+        )
+
+
+def _compiler(arch: str) -> list[str]:
+    """Return what changes when the compiler does: where it is, its size and date."""
+    names = ["gcc", "ld"] if arch == "um" else [f"clang{LLVM}", f"ld.lld{LLVM}"]
+    return [_stamp(shutil.which(name)) for name in names]
+
+
+def _stamp(program: Optional[str]) -> str:
+    if not program:
+        return "none"
+    real = os.path.realpath(program)
+    state = os.stat(real)
+    return f"{real} {state.st_size} {state.st_mtime_ns}"
+
+
+def _hash(*contents: bytes) -> str:
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()
+
+
+def _wanted(kernel: Kernel, target: Target) -> dict[str, Any]:
+    """Return from what a kernel would be built now."""
+    return {
+        "tree": tree.identity(kernel.tree),
+        "kconfig": tree.identity(kernel.tree, "Kconfig"),
+        "config": _hash(*(file.read_bytes() for file in fragments(kernel, target))),
+        "compiler": _compiler(target.arch),
+    }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+        return found if isinstance(found, dict) else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def kernel_image(kernel: Kernel, target: Target) -> Path:
+    """Build a kernel if anything has changed since it was; return the file that boots.
+
+    Its tree has been made, and its base's lock is held.
+    """
+    obj = kernel.tree / f"obj-{target.name}"
+    image = obj / target.image
+    wanted = _wanted(kernel, target)
+    if _read(obj / "built") == wanted and image.exists():
+        return image
+    if kernel.like:
+        _start_from(kernel.like.tree / obj.name, obj, sorted(kernel.edits), wanted)
+    configured = _read(obj / "configured")
+    if configured.get("compiler", wanted["compiler"]) != wanted["compiler"]:
+        progress.say(f"the compiler has changed: {obj} is built anew")
+        paths.remove(obj)
+        configured = {}
+    (obj / "built").unlink(missing_ok=True)
+    if target.arch == "um":
+        _build_um(kernel, obj)
+    else:
+        _build(kernel, target, obj, wanted, configured)
+    paths.write(obj / "configured", json.dumps(wanted).encode())
+    paths.write(obj / "built", json.dumps(wanted).encode())
+    return image
+
+
+def _build(
+    kernel: Kernel,
+    target: Target,
+    obj: Path,
+    wanted: Mapping[str, Any],
+    configured: Mapping[str, Any],
+) -> None:
+    log = kernel.base.log
+    what = f"{kernel.name} for {target.name}"
+    command = make(kernel.tree, obj.name, target.arch, *CLANG)
+    if any(configured.get(key) != wanted[key] for key in ("kconfig", "config")):
+        (obj / "configured").unlink(missing_ok=True)
+        files = fragments(kernel, target)
+        configure(obj, files, command, log / f"configure-{kernel.name}-{target.name}.log")
+        paths.write(obj / "configured", json.dumps(wanted).encode())
+    stats = obj / "ccache.stats"
+    stats.unlink(missing_ok=True)
+    process.step(
+        f"build {what}",
+        log / f"build-{kernel.name}-{target.name}.log",
+        [*command, Path(target.image).name, "headers"],
+        env={**environment(), "CCACHE_STATSLOG": str(stats)},
+    )
+    _say_what_ccache_knew(f"build {what}", stats)
+
+
+def _say_what_ccache_knew(label: str, stats: Path) -> None:
+    if stats.exists():  # there is none if the user has disabled ccache
+        results = [line for line in stats.read_text().splitlines() if not line.startswith("#")]
+        hits = sum(line.endswith("_hit") or "_cache_hit" in line for line in results)
+        calls = sum("hit" in line or line == "cache_miss" for line in results)
+        progress.say(f"{label}: {hits} of {calls} from ccache")
+
+
+def _build_um(kernel: Kernel, obj: Path) -> None:
+    """Build for User Mode Linux, with the kernel's own tool for its tests there."""
+    command = [
+        *(sys.executable, "-B", "tools/testing/kunit/kunit.py", "build"),
+        *(f"--build_dir={obj.name}", "--kunitconfig=drivers/iommu"),
+        f"--kunitconfig={CONFIG / 'um.config'}",
+        *(f"--jobs={os.cpu_count() or 1}", "--make_options", GCC[0]),
+    ]
+    # It has no headers for programs but those of the machine that it is
+    headers = make(kernel.tree, HEADERS, "x86_64", *CLANG, "headers")
+    process.step(
+        f"build {kernel.name} for um",
+        kernel.base.log / f"build-{kernel.name}-um.log",
+        command,
+        headers,
+        cwd=kernel.tree,
+        env=environment(),
+    )
+
+
+def _start_from(
+    like: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str, Any]
+) -> None:
+    """If nothing has been built, begin with what has been of a kernel like this one.
+
+    Then make builds only what differs. All of it gets a date before that of every edit,
+    or make would take it for newer than what it has been built without.
+    """
+    built = _read(like / "built")
+    if obj.exists() or built.get("compiler") != wanted["compiler"]:
+        return
+    new = obj.with_name(obj.name + ".new")
+    paths.remove(new)
+    dates = [path.stat().st_mtime for path in _present(obj.parent, edits)]
+    with progress.activity(f"copy objects of {like.parent.name} to {obj.parent.name}"):
+        process.output(["cp", "-a", like, new])
+        (new / "built").unlink()
+        move(new, like.parent, obj.parent)
+        oldest = min(dates, default=0.0) - 1
+        for path in new.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                os.utime(path, (oldest, oldest))
+    new.rename(obj)
+
+
+def _present(top: Path, names: Sequence[str]) -> Iterator[Path]:
+    return (top / name for name in names if (top / name).exists())
+
+
+def move(obj: Path, old: Path, new: Path) -> None:
+    """Have copied objects name the path where they are now.
+
+    objtool is built by absolute paths: unless they are mended make builds it, and then all
+    else, again.
+    """
+    found = subprocess.run(
+        ["grep", "-rlIF", f"{old}/", str(obj)], capture_output=True, check=False
+    )
+    for name in found.stdout.splitlines():
+        path = Path(os.fsdecode(name))
+        content = path.read_bytes().replace(bytes(old) + b"/", bytes(new) + b"/")
+        path.write_bytes(content)
+
+
+def copy_image(image: Path, to: Path) -> Path:
+    """Copy what boots to where it stays the same, whatever else is built meanwhile."""
+    shutil.copyfile(image, to)
+    return to

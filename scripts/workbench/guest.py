@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A guest: starting it, answering what it asks for on its console, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Mapping, Optional, Sequence
+
+from workbench import emulator, process
+from workbench.machine import Arch, Machine
+
+ASKS = b"# host: "
+_FLOOD = 64 << 20  # bytes: more than any guest has to say
+_GRACE = 10  # seconds for timeout(1) to end a guest, before we do
+_MONITOR = 20.0  # seconds until QEMU has to have answered
+_DISKS = 6
+
+
+@dataclass
+class Outcome:
+    """How a guest has ended.
+
+    why: what was wrong with its end, "" if nothing was.
+    fault: what kept it from being run at all, "" if nothing did: no verdict on it.
+    """
+
+    why: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """A guest to run.
+
+    command: of QEMU, or of User Mode Linux.
+    directory: where it runs.
+    limit: seconds until it counts as hung.
+    log: the file for its console; what else it needs is beside it.
+    trace: the file in which QEMU counts what a guest asks to be counted, a line each.
+    plug: what QEMU's device_add is told when the guest asks to have a device plugged in.
+    monitor: whether it is QEMU, which has one.
+    """
+
+    command: Sequence[str]
+    directory: Path
+    limit: int
+    log: Path
+    trace: Optional[Path] = None
+    plug: str = ""
+    monitor: bool = True
+
+
+def qemu(arch: Arch, accel: str) -> list[str]:
+    """Return how QEMU is called for every machine of an architecture."""
+    plain = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    return [
+        *emulator.command(arch.qemu[0]),
+        *arch.qemu[1:],
+        *plain,
+        "-serial",
+        "stdio",
+        "-accel",
+        accel,
+    ]
+
+
+def machine_options(machine: Machine, nvme: bool = True) -> list[str]:
+    """Return QEMU's options for a machine's IOMMU and devices."""
+    options = [*machine.qemu, *machine.arch.disks, *(machine.arch.nvme if nvme else ())]
+    for number in range(_DISKS):
+        options += ["-blockdev", disk(f"disk{number}")]
+    return options
+
+
+def disk(name: str) -> str:
+    """Return the value of -blockdev for a disk with the records that a guest checks."""
+    return f"raw,node-name={name},read-only=on,file.driver=file,file.filename=disk.img"
+
+
+def trace_options(machine: Machine, trace: Path) -> list[str]:
+    """Return the options that have QEMU write a line for each invalidation."""
+    if not machine.count or machine.count == ("kernel",):
+        return []
+    options = ["-D", str(trace)]
+    for event in machine.count:
+        options += ["-trace", event]
+    return options
+
+
+def kernel_options(arch: Arch, image: Path, initrd: Path, words: Sequence[str]) -> list[str]:
+    """Return the options for what boots, with words for the kernel's command line."""
+    line = [f"console={arch.console}", "panic=-1", *arch.append, *words]
+    return ["-kernel", str(image), "-initrd", str(initrd), "-append", " ".join(line)]
+
+
+class MonitorError(Exception):
+    """QEMU has refused a command. The first argument is the class of the error."""
+
+
+class Monitor:
+    """QEMU's monitor, spoken to by QMP over a socket."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.settimeout(_MONITOR)
+        self.socket = end
+        self.file = end.makefile("rb")
+
+    def _read(self) -> Mapping[str, Any]:
+        line = self.file.readline()
+        if not line:
+            raise MonitorError("Closed", "QEMU has closed its monitor")
+        answer: Mapping[str, Any] = json.loads(line)
+        return answer
+
+    def begin(self) -> None:
+        """Have it take commands."""
+        while "QMP" not in self._read():
+            pass
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: str) -> None:
+        """Have a command carried out; return when it has been, MonitorError if not."""
+        request = {"execute": command, "arguments": arguments}
+        self.socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            answer = self._read()
+            if "error" in answer:
+                error = answer["error"]
+                raise MonitorError(error["class"], f"{command}: {error['desc']}")
+            if "return" in answer:
+                return
+
+
+def device_arguments(words: str) -> dict[str, str]:
+    """Return what device_add is told, from words as for QEMU's -device."""
+    driver, *options = words.split(",")
+    return {"driver": driver, **dict(option.split("=", 1) for option in options)}
+
+
+@dataclass
+class _Host:
+    """What answers a guest's questions."""
+
+    boot: Boot
+    monitor: Optional[Monitor] = None
+    counted: int = 0
+    position: int = 0
+
+    def answer(self, asked: str) -> int:
+        """Do what is asked; return the number to answer with."""
+        if asked == "count":
+            return self.count()
+        if not self.monitor or asked not in ("plug", "unplug"):
+            raise MonitorError("Unknown", f"the guest asks for '{asked}'")
+        if asked == "plug":
+            self.monitor.execute(
+                "device_add", id="plugged", **device_arguments(self.boot.plug)
+            )
+        else:
+            self.unplug(self.monitor)
+        return 0
+
+    def count(self) -> int:
+        """Return how many lines the trace has."""
+        if not self.boot.trace:
+            raise MonitorError("Unknown", "the guest asks to count, and nothing is traced")
+        with open(self.boot.trace, "rb") as file:
+            file.seek(self.position)
+            while block := file.read(1 << 20):
+                self.counted += block.count(b"\n")
+                self.position += len(block)
+        return self.counted
+
+    def unplug(self, monitor: Monitor) -> None:
+        """Take the device away, which goes by itself when its slot loses power."""
+        try:
+            monitor.execute("device_del", id="plugged")
+        except MonitorError as error:
+            if error.args[0] != "DeviceNotFound":
+                raise
+
+
+@dataclass
+class _Console:
+    """What a guest prints, kept in a log; questions are found in it line by line."""
+
+    log: BinaryIO
+    show: bool
+    line: bytes = b""
+    size: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    def take(self, said: bytes) -> None:
+        """Take what the guest has printed."""
+        self.log.write(said)
+        self.log.flush()
+        self.size += len(said)
+        if self.show:
+            sys.stdout.buffer.write(said)
+            sys.stdout.buffer.flush()
+        *whole, self.line = (self.line + said).split(b"\n")
+        for line in whole:
+            if line.startswith(ASKS):
+                self.asked.append(line[len(ASKS) :].strip().decode(errors="replace"))
+
+
+def _converse(
+    child: "subprocess.Popen[bytes]", console: _Console, host: _Host, deadline: float
+) -> str:
+    """Read a guest's console to its end, and answer. Return what is wrong, "" if nothing."""
+    assert child.stdout and child.stdin
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                return "hung"
+            said = os.read(child.stdout.fileno(), 1 << 16)
+            if not said:
+                return ""
+            console.take(said)
+            if console.size > _FLOOD:
+                return "flood"
+            while console.asked:
+                answer = host.answer(console.asked.pop(0))
+                child.stdin.write(b"%d\n" % answer)
+                child.stdin.flush()
+
+
+def run(boot: Boot, show: bool = False) -> Outcome:
+    """Run a guest to its end, with its console in the log, and with show on stdout as well.
+
+    timeout(1) ends it, should we be killed with -9 before.
+    """
+    ours, theirs = socket.socketpair()
+    command = ["timeout", "--foreground", "-k", "5", str(boot.limit), *boot.command]
+    if boot.monitor:
+        command += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}"]
+        command += ["-mon", "chardev=qmp,mode=control"]
+    with ours, open(boot.log, "wb") as log:
+        log.write(f"command: {' '.join(command)}\n".encode())
+        child = process.start(
+            command,
+            cwd=boot.directory,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        try:
+            return _run(boot, child, ours, _Console(log, show))
+        finally:
+            process.kill(child)
+            for pipe in (child.stdin, child.stdout):
+                if pipe:
+                    pipe.close()
+
+
+def _run(
+    boot: Boot, child: "subprocess.Popen[bytes]", ours: socket.socket, console: _Console
+) -> Outcome:
+    host = _Host(boot)
+    deadline = time.monotonic() + boot.limit + _GRACE
+    try:
+        if boot.monitor:
+            host.monitor = Monitor(ours)
+            host.monitor.begin()
+        wrong = _converse(child, console, host, deadline)
+    except (BrokenPipeError, ConnectionError):
+        wrong = ""  # QEMU has gone; its status says why
+    except MonitorError as error:
+        if error.args[0] != "Closed":
+            return Outcome(fault=f"QEMU: {error.args[1]}")
+        wrong = _rest(child, console)
+    except (TimeoutError, ValueError):
+        return Outcome(fault="QEMU's monitor does not answer")
+    if wrong == "flood":
+        return Outcome(why=f"more than {_FLOOD >> 20} MiB on its console, killed")
+    status = 124 if wrong else _status(child)
+    if status in (124, 137):
+        return Outcome(why=f"no end within {boot.limit} s, killed")
+    if status and boot.monitor:
+        return Outcome(fault=f"QEMU failed, status {status}")
+    return Outcome(why=f"the guest failed, status {status}" if status else "")
+
+
+def _rest(child: "subprocess.Popen[bytes]", console: _Console) -> str:
+    """Keep what QEMU says as it ends before its monitor has begun."""
+    assert child.stdout
+    while said := os.read(child.stdout.fileno(), 1 << 16):
+        console.take(said)
+    return ""
+
+
+def _status(child: "subprocess.Popen[bytes]") -> int:
+    try:
+        return child.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        return 124

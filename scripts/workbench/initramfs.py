@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a guest boots with beside its kernel: its programs, what it is told, disk and tables."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+from workbench import machine, paths, process
+from workbench.packages import LLVM
+
+GUEST = paths.SCRIPTS / "guest"
+JUDGE = paths.TOP / "tools/testing/selftests/iommu/default_domain.c"
+
+_RECORDS = 65536
+_FLAGS = (
+    *("-Wall", "-Werror", "-Os", "-static", "-nostdlib", "-ffreestanding"),
+    "-fno-stack-protector",
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Of what the guest's programs are compiled.
+
+    tree: a kernel's source, for its nolibc and kselftest.h.
+    headers: directories with the kernel's headers for programs.
+    """
+
+    tree: Path
+    headers: Sequence[Path]
+
+
+def system_headers() -> list[Path]:
+    """Return where this machine has the kernel's headers for its own programs."""
+    return [Path("/usr/include"), Path(f"/usr/include/{platform.machine()}-linux-gnu")]
+
+
+def _compiler(target: str) -> list[str]:
+    """Return the compiler for a target: the machine's own, or Clang for others."""
+    if target.startswith(platform.machine()):
+        return ["gcc"]
+    return [f"clang{LLVM}", f"--target={target}", "-fuse-ld=lld"]
+
+
+def _programs(sources: Sources) -> dict[str, Path]:
+    programs = {"init": GUEST / "init.c", "default_domain": JUDGE}
+    # 6.12 keeps to itself how to call its benchmark, and so does Debian
+    if any((path / "linux/map_benchmark.h").exists() for path in sources.headers):
+        programs["bench"] = GUEST / "bench.c"
+    return programs
+
+
+def _compile(source: Path, sources: Sources, target: str, out: Path) -> None:
+    nolibc = sources.tree / "tools/include/nolibc"
+    include = [nolibc, *sources.headers, sources.tree / "tools/testing/selftests"]
+    words: list[str | Path] = [*_compiler(target), *_FLAGS, "-include", nolibc / "nolibc.h"]
+    for directory in include:
+        words += ["-isystem" if directory == Path("/usr/include") else "-I", directory]
+    words += ["-o", out, source]
+    if words[0] == "gcc":
+        words.append("-lgcc")
+    process.step(f"compile {source.name} for {target}", out.with_suffix(".log"), words)
+
+
+def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
+    """Compile the guest's programs into a directory; return the initramfs.
+
+    Nothing is done if the sources are those of the last time.
+    """
+    programs = _programs(sources)
+    inputs = [*programs.values(), GUEST / "guest.h", *sorted(machine.MACHINES.glob("*.asl"))]
+    inputs += sorted((sources.tree / "tools/include/nolibc").glob("*.h"))
+    inputs += [sources.tree / "tools/testing/selftests/kselftest.h"]
+    digest = hashlib.sha256(" ".join(map(str, sources.headers)).encode())
+    for path in inputs:
+        digest.update(path.read_bytes())
+    stamp = directory / "built"
+    initramfs = directory / "initramfs.cpio"
+    if stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return initramfs
+    paths.remove(directory)
+    directory.mkdir(parents=True)
+    for name, source in programs.items():
+        _compile(source, sources, arch.target, directory / name)
+    for table in machine.MACHINES.glob("*.asl"):
+        process.output(["iasl", "-p", directory / table.stem, table])
+    disk = "".join(f"{record:015d}\n" for record in range(_RECORDS))  # see init.c
+    (directory / "disk.img").write_text(disk)
+    entries = [_directory(name) for name in ("dev", "proc", "sys")] + [_CONSOLE]
+    entries += [_file(name, (directory / name).read_bytes(), 0o755) for name in programs]
+    paths.write(initramfs, archive(entries))
+    paths.write(stamp, digest.hexdigest().encode())
+    return initramfs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in an archive for the kernel to unpack: its path without "/", and so on."""
+
+    name: str
+    mode: int
+    content: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+_CONSOLE = Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+
+
+def _directory(name: str) -> Entry:
+    return Entry(name, stat.S_IFDIR | 0o755)
+
+
+def _file(name: str, content: bytes, mode: int) -> Entry:
+    return Entry(name, stat.S_IFREG | mode, content)
+
+
+def archive(entries: Sequence[Entry]) -> bytes:
+    """Return an archive in cpio's "newc" format, see buffer-format.rst of the kernel."""
+    packed = b""
+    for number, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], 1):
+        name = os.fsencode(entry.name) + b"\0"
+        fields = [number, entry.mode, 0, 0, 1, 0, len(entry.content), 0, 0]
+        fields += [*entry.device, len(name), 0]
+        packed += _padded(b"070701" + b"".join(b"%08X" % field for field in fields) + name)
+        packed += _padded(entry.content)
+    return packed
+
+
+def _padded(content: bytes) -> bytes:
+    return content + b"\0" * (-len(content) % 4)
+
+
+def tell(initramfs: Path, told: Sequence[str], to: Path) -> None:
+    """Write an initramfs with what a guest is told, a line each, in its file /told."""
+    told_file = _file("told", "".join(f"{line}\n" for line in told).encode(), 0o644)
+    to.write_bytes(_padded(initramfs.read_bytes()) + archive([told_file]))

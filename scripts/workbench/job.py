@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One boot: what the guest is told, and what it has to report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator
+
+from workbench import policy, verdict
+from workbench.machine import Device, Machine
+from workbench.policy import Setting
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to boot a machine: the setting that is then expected, and the parameters."""
+
+    setting: Setting
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One boot."""
+
+    machine: Machine
+    kernel: str
+    way: Way
+
+    @property
+    def name(self) -> str:
+        """What it is called, and its log."""
+        return "+".join([self.machine.name, self.kernel, *self.way.words]).replace("/", "_")
+
+    @property
+    def setting(self) -> Setting:
+        """What is in force, whatever the parameters say."""
+        asked = self.way.setting
+        is_forced = self.machine.strict and asked.strict != "off"
+        return Setting("1", asked.passthrough) if is_forced else asked
+
+    @property
+    def does_as(self) -> str:
+        """As which kernel it has to do: somebody else's image is stock."""
+        return policy.STOCK if self.kernel == "image" else self.kernel
+
+    def type_of(self, device: Device) -> str:
+        """Return the type that a device has to have."""
+        return policy.boot_type(device.policy, self.setting, self.does_as)
+
+
+def expected_results(job: Job, has_drivers: bool, replugs: int) -> list[verdict.Expected]:
+    """Return what the guest has to report of a boot."""
+    disks = [device for device in job.machine.devices if device.is_disk]
+    results = [verdict.Expected("types as told"), _derived(job, False)]
+    rounds = [""] + ([" again"] if job.machine.plug and replugs else [])
+    for again in rounds:
+        if again:
+            results.append(verdict.Expected("plugged in again"))
+        for device in disks:
+            results += _expected_of_disk(job, device, again, has_drivers)
+    if _writes(job):
+        results.append(verdict.Expected("types written"))
+    return results + [_derived(job, True), verdict.Expected("kernel log")]
+
+
+def _derived(job: Job, written: bool) -> verdict.Expected:
+    """Return what default_domain has to report of what it derives by itself.
+
+    It skips the type of a group that is not as the system asks for, and is not strict
+    because it is not trusted. Types are written where no device has a driver: each device
+    that we judge has lost its own by then.
+    """
+    name = "types as derived" + (", and written" if written else "")
+    types = {device.address: job.type_of(device) for device in job.machine.devices}
+    if set(types.values()) == {"none"}:
+        return verdict.Expected(name, is_empty=True)
+    skips = set()
+    for device in job.machine.devices:
+        kind = types[device.address]
+        is_clear = device.policy.trusted or device.policy.late
+        if is_clear and kind != policy.in_force(job.setting):
+            skips.add(f"{kind}: ")
+        if device.policy.late and kind != "DMA":
+            skips |= {f"{kind}: a removable device joined", "could not be put back"}
+    is_judged = any(device.kind == "nvme" for device in job.machine.devices)
+    if job.machine.arch.nvme and not is_judged:
+        skips.add("a device has a driver")
+    return verdict.Expected(name, parts_skipped=tuple(sorted(skips)))
+
+
+def _expected_of_disk(
+    job: Job, device: Device, again: str, has_drivers: bool
+) -> Iterator[verdict.Expected]:
+    kind = job.type_of(device)
+    skips = {
+        "is read": False,
+        "bounces": not job.machine.bounced or kind == "identity",
+        "invalidates": not kind.startswith("DMA")
+        or device.kind == "nvme"
+        or not job.machine.count,
+    }
+    for what, is_skipped in skips.items():
+        skip = verdict.Skip.ALWAYS if is_skipped else verdict.Skip.NEVER
+        if not has_drivers:
+            skip = verdict.Skip.MAYBE
+        yield verdict.Expected(f"{device.address} {what}{again}", skip)
+
+
+def _writes(job: Job) -> list[str]:
+    """Return what default_domain is to write, and what has to come of it."""
+    if job.way.setting.strict == "off":
+        return []
+    written = []
+    for address in job.machine.writes:
+        device = job.machine.device(address).policy
+        for current in policy.currents(device):
+            for word in policy.WORDS:
+                result = policy.written(device, job.setting, job.does_as, current, word)
+                written.append(f"{address}/{current}/{word}={result}")
+    return written
+
+
+def _is_too_strict(job: Job) -> bool:
+    """Whether the kernel is strict where patched is not, and the guest can see that.
+
+    It sees what VT-d requires, and not that a probe does, nor when pass-through is asked
+    for.
+    """
+    if job.machine.probe or job.setting.is_passthrough:
+        return False
+    patched = Job(job.machine, "patched", job.way)
+    return any(job.type_of(each) != patched.type_of(each) for each in job.machine.devices)
+
+
+def told(job: Job, has_drivers: bool, replugs: int) -> list[str]:
+    """Return what the guest is told, see scripts/guest/init.c."""
+    each = job.machine
+    lines = [f"{device.address}={job.type_of(device)}" for device in each.devices]
+    lines += [f"disk={device.address}" for device in each.devices if device.is_disk]
+    lines += _writes(job)
+    if each.count:
+        lines.append("count=kernel" if each.count == ("kernel",) else "count=host")
+    if each.bounced:
+        lines.append(f"bounced={each.bounced}")
+    if each.plug:
+        lines += [f"plug={each.plug[0]}", f"replug={replugs}"]
+    flags = {
+        "warns": each.warns,
+        "too-strict": _is_too_strict(job),
+        "modules": not has_drivers,
+    }
+    return lines + [flag for flag, is_set in flags.items() if is_set]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel is a base, edits of its source, and a configuration, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Mapping, Optional, Sequence
+
+from workbench import base as bases
+from workbench import patches, paths, tree
+from workbench.status import CannotTell
+
+PROBES = paths.SCRIPTS / "probe"
+SUITE = "drivers/iommu/iommu-kunit.c"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel.
+
+    name: of its tree, below the base's directory.
+    edits: what files hold instead of what they do in the base.
+    fragments: of scripts/config/, on top of what each kernel of an architecture has.
+    like: a kernel whose objects it may start from, since little differs.
+    """
+
+    base: bases.Base
+    name: str
+    edits: Mapping[str, bytes] = field(default_factory=dict)
+    fragments: tuple[str, ...] = ()
+    like: Optional["Kernel"] = None
+
+    @property
+    def tree(self) -> Path:
+        """Where its source is, once make() has been called."""
+        return self.base.directory / self.name
+
+    def make(self) -> None:
+        """Have its tree as it should be; its base has been fetched."""
+        if self.name != "stock":
+            tree.follow(self.tree, self.base.stock, self.edits)
+
+    def has(self, path: str) -> bool:
+        """Return whether its source has this file."""
+        return path in self.edits or (self.base.stock / path).exists()
+
+
+def stock(base: bases.Base) -> Kernel:
+    """The base as it is."""
+    return Kernel(base, "stock")
+
+
+def patched(base: bases.Base) -> Kernel:
+    """The base with the series; it has been fetched."""
+    edits = patches.apply_series(base.stock, base.version)
+    return Kernel(base, "patched", edits, _suite(edits), stock(base))
+
+
+def _suite(edits: Mapping[str, bytes]) -> tuple[str, ...]:
+    return ("kunit",) if SUITE in edits else ()
+
+
+def edited(like: Kernel, name: str, edits: Mapping[str, bytes]) -> Kernel:
+    """A kernel of its own name with these edits: a mutant, or a commit of the series."""
+    return Kernel(like.base, name, edits, _suite(edits), like)
+
+
+def probes() -> Sequence[Path]:
+    """Return the diffs of scripts/probe/."""
+    return sorted(PROBES.glob("*.patch"))
+
+
+def probed(kernel: Kernel) -> Kernel:
+    """The same, but with drivers that require translation, and without a suite to run."""
+    edits = patches.apply_all(kernel.base.stock, kernel.edits, probes())
+    return replace(kernel, name=f"{kernel.name}-probe", edits=edits, fragments=(), like=kernel)
+
+
+def kept(base: bases.Base, name: str) -> Kernel:
+    """Return the mutant or commit that was made last; CannotTell if there is none."""
+    edits = tree.edits(base.directory / name)
+    if edits is None:
+        raise CannotTell(f"--kernel '{name}': there is none, see --help")
+    return Kernel(base, name, edits, _suite(edits), patched(base))
+
+
+def lacks(base: bases.Base, needs: str, is_probed: bool) -> str:
+    """Return what a base does not have of what a machine needs, "" if it has all.
+
+    needs: a file of the kernel's source, or "".
+    """
+    if needs and not (base.stock / needs).exists():
+        return needs
+    if is_probed:
+        try:
+            probed(stock(base))
+        except patches.DoesNotApply:
+            return "what the diffs in scripts/probe/ are for"
+    return ""

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The emulated machines: the files in scripts/machine/, every key of which is checked.
+
+A line is a key and a value; a key that comes again adds to its value, where that makes
+sense. NAME.arch is what the machines of one architecture share. What a key means is in
+scripts/README.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping, Optional, Sequence
+
+from workbench import paths, policy
+from workbench.status import CannotTell
+
+MACHINES = paths.SCRIPTS / "machine"
+
+_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+KINDS = ("virtio-blk", "nvme", "edu")
+
+_MACHINE_KEYS = (
+    *("about", "arch", "qemu", "append", "probe", "warns", "count", "bounced", "plug"),
+    *("device", "writes", "strict", "needs"),
+)
+_ARCH_KEYS = ("image", "target", "console", "qemu", "disks", "nvme", "append")
+_ONCE = (
+    "arch",
+    "probe",
+    "warns",
+    "bounced",
+    "plug",
+    "strict",
+    "image",
+    "target",
+    "console",
+    "needs",
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A PCI device of a machine that is judged.
+
+    address: its name in sysfs.
+    kind: what it is, one of KINDS.
+    policy: the class of device, which decides its default domain.
+    """
+
+    address: str
+    kind: str
+    policy: policy.Class
+
+    @property
+    def is_disk(self) -> bool:
+        """Whether it is read."""
+        return self.kind != "edu"
+
+
+@dataclass(frozen=True)
+class Arch:
+    """What the machines of one architecture share, see scripts/README.md."""
+
+    name: str
+    image: str
+    target: str
+    console: str
+    qemu: tuple[str, ...] = ()
+    disks: tuple[str, ...] = ()
+    nvme: tuple[str, ...] = ()
+    append: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An emulated computer with its IOMMU, see scripts/README.md."""
+
+    name: str
+    about: str
+    arch: Arch
+    qemu: tuple[str, ...]
+    append: tuple[str, ...]
+    devices: tuple[Device, ...]
+    count: tuple[str, ...]
+    writes: tuple[str, ...]
+    bounced: Optional[str]
+    plug: Optional[tuple[str, str]]
+    probe: bool
+    warns: bool
+    strict: bool
+    needs: str
+
+    def device(self, address: str) -> Device:
+        """Return one of its devices."""
+        return next(device for device in self.devices if device.address == address)
+
+
+class _Lines:
+    """A file of keys and values, checked as it is read."""
+
+    def __init__(self, file: Path, keys: Sequence[str]) -> None:
+        self.file = file
+        self.values: dict[str, list[tuple[int, str]]] = {}
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            key, _, value = line.strip().partition(" ")
+            if not key or key.startswith("#"):
+                continue
+            if key not in keys:
+                self.refuse(number, f"'{key}': must be one of: {' '.join(keys)}")
+            if not value.strip():
+                self.refuse(number, f"'{key}' has no value")
+            if key in _ONCE and key in self.values:
+                self.refuse(number, f"'{key}' comes a second time")
+            self.values.setdefault(key, []).append((number, value.strip()))
+
+    def refuse(self, number: int, why: str) -> None:
+        """Raise CannotTell of a line."""
+        raise CannotTell(f"{self.file}:{number}: {why}")
+
+    def text(self, key: str) -> str:
+        """Return the value of a key, "" if it is not there."""
+        return " ".join(value for _, value in self.values.get(key, []))
+
+    def need(self, key: str) -> str:
+        """Return the value of a key that has to be there."""
+        if key not in self.values:
+            raise CannotTell(f"{self.file}: '{key}' is missing")
+        return self.text(key)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """Return the words of a key's value, quoted as for a shell."""
+        return tuple(shlex.split(self.text(key)))
+
+    def yes(self, key: str) -> bool:
+        """Return whether a key is there, whose only value is "yes"."""
+        for number, value in self.values.get(key, []):
+            if value != "yes":
+                self.refuse(number, f"'{key} {value}': must be yes, or not be there")
+        return key in self.values
+
+    def address(self, number: int, word: str) -> str:
+        """Return a word if it is the address of a PCI device."""
+        if not _ADDRESS.match(word):
+            self.refuse(number, f"'{word}': must be a PCI device, as in 0000:00:02.0")
+        return word
+
+
+def _devices(lines: _Lines) -> list[Device]:
+    devices = []
+    for number, value in lines.values.get("device", []):
+        words = value.split()
+        if len(words) != 3:
+            lines.refuse(number, f"'{value}': must be ADDRESS CLASS KIND")
+        address = lines.address(number, words[0])
+        if words[1] not in policy.CLASSES:
+            lines.refuse(number, f"'{words[1]}': must be one of: {' '.join(policy.CLASSES)}")
+        if words[2] not in KINDS:
+            lines.refuse(number, f"'{words[2]}': must be one of: {' '.join(KINDS)}")
+        devices.append(Device(address, words[2], policy.CLASSES[words[1]]))
+    if not devices:
+        raise CannotTell(f"{lines.file}: 'device' is missing")
+    return devices
+
+
+def _known(lines: _Lines, key: str, devices: Sequence[Device]) -> list[str]:
+    """Return the devices that a key names first, which have to be there."""
+    named = []
+    for number, value in lines.values.get(key, []):
+        address = lines.address(number, value.split()[0])
+        if address not in [device.address for device in devices]:
+            lines.refuse(number, f"'{address}': is no device of this machine")
+        named.append(address)
+    return named
+
+
+def _plug(lines: _Lines, devices: Sequence[Device]) -> Optional[tuple[str, str]]:
+    named = _known(lines, "plug", devices)
+    if not named:
+        return None
+    number, value = lines.values["plug"][0]
+    words = value.split(None, 1)
+    if len(words) != 2:
+        lines.refuse(number, f"'{value}': must be ADDRESS and what device_add is told")
+    return named[0], words[1]
+
+
+def arch(name: str, directory: Path = MACHINES) -> Arch:
+    """Return an architecture; raise CannotTell if there is none of this name."""
+    file = directory / f"{name}.arch"
+    if not file.is_file():
+        known = " ".join(sorted(path.stem for path in directory.glob("*.arch")))
+        raise CannotTell(f"architecture '{name}': must be one of: {known}")
+    lines = _Lines(file, _ARCH_KEYS)
+    return Arch(
+        name=name,
+        image=lines.need("image"),
+        target=lines.need("target"),
+        console=lines.need("console"),
+        qemu=lines.words("qemu"),
+        disks=lines.words("disks"),
+        nvme=lines.words("nvme"),
+        append=lines.words("append"),
+    )
+
+
+def read(name: str, directory: Path = MACHINES) -> Machine:
+    """Return a machine; raise CannotTell if its file is not there, or wrong."""
+    lines = _Lines(directory / name, _MACHINE_KEYS)
+    devices = _devices(lines)
+    bounced = _known(lines, "bounced", devices)
+    return Machine(
+        name=name,
+        about=lines.need("about"),
+        arch=arch(lines.need("arch"), directory),
+        qemu=lines.words("qemu"),
+        append=lines.words("append"),
+        devices=tuple(devices),
+        count=lines.words("count"),
+        writes=tuple(_known(lines, "writes", devices)),
+        bounced=bounced[0] if bounced else None,
+        plug=_plug(lines, devices),
+        probe=lines.yes("probe"),
+        warns=lines.yes("warns"),
+        strict=lines.yes("strict"),
+        needs=lines.text("needs"),
+    )
+
+
+def names(directory: Path = MACHINES) -> list[str]:
+    """Return the names of all machines."""
+    return sorted(path.name for path in directory.iterdir() if not path.suffix)
+
+
+def read_all(directory: Path = MACHINES) -> Mapping[str, Machine]:
+    """Return all machines by their names."""
+    return {name: read(name, directory) for name in names(directory)}

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where things are in the checkout, and whose turn it is to write below build/."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from workbench import progress
+
+TOP = Path(__file__).resolve().parents[2]
+SCRIPTS = TOP / "scripts"
+BUILD = TOP / "build"
+
+_DAY = 24 * 60 * 60  # seconds
+
+_run_directories: set[Path] = set()
+
+
+@contextmanager
+def locked(directory: Path, name: str = "lock") -> Iterator[None]:
+    """Keep other runs from writing below a directory; it is made if it is missing.
+
+    The lock goes with us, however we end.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / name, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say(f"waiting for another run to have done with {directory}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run_directory(verb: str) -> Path:
+    """Make a directory for what one run leaves: it goes when the run ends, unless kept.
+
+    What earlier runs have kept goes after a day.
+    """
+    runs = BUILD / "run"
+    runs.mkdir(parents=True, exist_ok=True)
+    for old in runs.iterdir():
+        try:
+            if time.time() - old.lstat().st_mtime > _DAY:
+                remove(old)
+        except FileNotFoundError:
+            pass  # another run was faster
+    directory = Path(tempfile.mkdtemp(prefix=f"{verb}.", dir=runs))
+    _run_directories.add(directory)
+    return directory
+
+
+def keep(directory: Path) -> None:
+    """Have what run_directory() made outlive the run."""
+    _run_directories.discard(directory)
+
+
+def remove_run_directories() -> None:
+    """Remove those that nobody keeps."""
+    while _run_directories:
+        remove(_run_directories.pop())
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, with a new date, and its directory if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(content)
+    os.chmod(new, mode)
+    os.replace(new, path)
+
+
+def copy(directory: Path, to: Path) -> None:
+    """Copy a directory to where there is none yet."""
+    shutil.copytree(directory, to)

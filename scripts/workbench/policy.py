@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is right: the type of the default domain for each class of device and setting.
+
+This is the specification of the change, and says nothing of how the kernel comes to it.
+Stock and patched differ in one thing: a device that requires translation, and is trusted,
+is lazy under patched where iommu.strict is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STOCK = "stock"
+
+TYPES = ("identity", "DMA", "DMA-FQ", "none")
+WORDS = ("DMA", "DMA-FQ", "auto", "identity", "nonsense")  # that are written to sysfs
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of device.
+
+    requires: its driver requires translation, and otherwise has no opinion.
+    trusted: what is not is strict.
+    late: it is not trusted, and joins the group of its port when that has its domain.
+    iommu: there is one in its way.
+    has_identity: the IOMMU can let it through untranslated.
+    has_dma: the kernel has IOMMU_DMA.
+    """
+
+    name: str
+    requires: bool = False
+    trusted: bool = True
+    late: bool = False
+    iommu: bool = True
+    has_identity: bool = True
+    has_dma: bool = True
+
+
+CLASSES = {
+    each.name: each
+    for each in (
+        Class("free"),
+        Class("required", requires=True),
+        Class("untrusted", requires=True, trusted=False),
+        Class("late-free", trusted=False, late=True),
+        Class("late-required", requires=True, trusted=False, late=True),
+        Class("no-identity", has_identity=False),
+        Class("no-dma", has_dma=False),
+        Class("refused", requires=True, has_dma=False),
+        Class("no-iommu", iommu=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a kernel is booted.
+
+    strict, passthrough: of iommu.strict and iommu.passthrough, "0", "1" or "unset", which
+    is as 0: scripts/config/ says so to the kernel. strict "off": there is no IOMMU.
+    """
+
+    strict: str = "unset"
+    passthrough: str = "unset"
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether invalidation is strict."""
+        return self.strict == "1"
+
+    @property
+    def is_passthrough(self) -> bool:
+        """Whether devices that require nothing are not translated."""
+        return self.passthrough == "1"
+
+
+def in_force(setting: Setting) -> str:
+    """Return the system's default: the type where nothing requires another."""
+    if setting.is_passthrough:
+        return "identity"
+    return "DMA" if setting.is_strict else "DMA-FQ"
+
+
+def _required(setting: Setting, kernel: str) -> str:
+    """Return the type of a trusted device that requires translation."""
+    return "DMA" if setting.is_strict or kernel == STOCK else "DMA-FQ"
+
+
+def boot_type(device: Class, setting: Setting, kernel: str) -> str:
+    """Return the type that a device has after boot, or after it was plugged in."""
+    if not device.iommu or setting.strict == "off":
+        return "none"
+    if not device.has_dma:
+        return "none" if device.requires else "identity"
+    if not device.trusted and not device.late:
+        return "DMA"
+    if device.requires:
+        return _required(setting, kernel)
+    if setting.is_passthrough and not device.has_identity:
+        return "DMA"
+    return in_force(setting)
+
+
+def currents(device: Class) -> list[str]:
+    """Return the types from which others are written for a device."""
+    if not device.has_dma:
+        return ["identity"]
+    can_be_identity = not device.requires and device.trusted and device.has_identity
+    return ["DMA", "DMA-FQ"] + (["identity"] if can_be_identity else [])
+
+
+def written(device: Class, setting: Setting, kernel: str, current: str, word: str) -> str:
+    """Return what comes of a word that is written to sysfs: a type, or the error.
+
+    The group's type is current, and no device of it has a driver. A late joiner is known
+    for what it is by then.
+    """
+    if word == "nonsense":
+        return "EINVAL"
+    if not device.has_dma:
+        return "identity" if word in ("auto", "identity") else "EINVAL"
+    if current == "DMA" and word == "DMA-FQ":
+        return "DMA-FQ"  # a short cut of the core's, whatever the driver says
+    if not device.trusted:
+        return "DMA" if word in ("auto", "DMA") else "EINVAL"
+    if word == "auto":
+        return boot_type(device, setting, kernel)
+    if device.requires:
+        return word if word in ("DMA", _required(setting, kernel)) else "EINVAL"
+    if word == "identity" and not device.has_identity:
+        return "EOPNOTSUPP"
+    return word

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Other programs: starting them so that they end with us, and what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any, Sequence, Union
+
+from workbench import progress
+from workbench.status import CannotTell
+
+_WATCH = 0.2  # seconds between two looks at a log
+
+Words = Sequence[Union[str, Path]]
+
+_children: set["subprocess.Popen[bytes]"] = set()
+_lock = threading.Lock()
+_ending = False
+
+
+class Failed(CannotTell):
+    """A program has failed: the text is one line, with why, and where its log is."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment for a program: ours, in English, without what git is told.
+
+    GIT_DIR and its like, as hooks set them, would lead git to a repository that nobody
+    named. GLIBC_TUNABLES gives compilers huge pages: a quarter faster where page faults
+    are dear.
+    """
+    told = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name in _GIT_KEPT
+    }
+    told.update(LC_ALL="C", GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
+    told.update(changes)
+    return told
+
+
+# Who commits, and how mail and ssh are reached: they name no repository
+_GIT_KEPT = {
+    f"GIT_{who}_{what}"
+    for who in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL", "DATE")
+} | {"GIT_ASKPASS", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_EXEC_PATH"}
+
+
+def start(command: Words, **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program in a process group of its own, which end_all() ends whole."""
+    options.setdefault("stdin", subprocess.DEVNULL)
+    options.setdefault("env", environment())
+    with _lock:
+        if _ending:
+            raise SystemExit(128 + signal.SIGTERM)
+        child = subprocess.Popen(
+            [str(word) for word in command], start_new_session=True, **options
+        )
+        _children.add(child)
+    return child
+
+
+def kill(child: "subprocess.Popen[bytes]") -> None:
+    """End a program that start() has started, with all that it has started."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    child.wait()
+    forget(child)
+
+
+def forget(child: "subprocess.Popen[bytes]") -> None:
+    """Take note that a program has ended."""
+    with _lock:
+        _children.discard(child)
+
+
+def end_all() -> None:
+    """End every program that start() has started, and start none any more."""
+    global _ending
+    with _lock:
+        _ending = True
+        children = list(_children)
+    for child in children:
+        kill(child)
+
+
+def output(command: Words, **options: Any) -> str:
+    """Return what a program prints; raise Failed if it fails."""
+    options.setdefault("env", environment())
+    options.setdefault("stdin", subprocess.DEVNULL)
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, check=False, **options)
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
+        raise Failed(f"{Path(words[0]).name}: {why.splitlines()[-1]}", done.returncode)
+    said: bytes = done.stdout
+    return said.decode(errors="replace")
+
+
+def reason(log: Path) -> str:
+    """Return the line of a log that tells best why the program behind it failed."""
+    try:
+        if shutil.disk_usage(log.parent).free < 1 << 20:
+            return "no space left on the disk"  # not even for the log
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError as error:
+        return str(error)
+    for line in lines:
+        if any(word in line for word in ("No space left", "error: ", "as asked for")):
+            return line.strip()
+        if line.startswith("E: "):
+            return line
+    return lines[-1].strip() if lines else "it has said nothing"
+
+
+def _lines(log: Path) -> int:
+    with open(log, "rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 16), b""))
+
+
+def wait(child: "subprocess.Popen[bytes]", log: Path, activity: progress.Activity) -> int:
+    """Wait for a program whose output goes to a log, and show how long that is."""
+    while True:
+        try:
+            status = child.wait(_WATCH)
+            break
+        except subprocess.TimeoutExpired:
+            activity.detail = f"{_lines(log)} lines of log"
+    forget(child)
+    return status
+
+
+def step(label: str, log: Path, *commands: Words, **options: Any) -> None:
+    """Run programs one after the other, with their output in a log, and say how long.
+
+    options: Popen()'s. Raises Failed with the reason if one fails; then the rest is not
+    run.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with progress.activity(label) as activity, open(log, "wb") as file:
+        for command in commands:
+            file.write(f"$ {' '.join(str(word) for word in command)}\n".encode())
+            file.flush()
+            child = start(command, stdout=file, stderr=subprocess.STDOUT, **options)
+            status = wait(child, log, activity)
+            if status:
+                raise Failed(f"{label} failed: {reason(log)} (all of it: {log})", status)
+    progress.say(f"{label}: done in {activity.seconds()} s")

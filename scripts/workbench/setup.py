@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Usage: scripts/setup [--base mainline|newest|lts|DIR]
+
+Install the Debian packages that all the scripts need, get the base's kernel source, and
+make two trees of it under build/: stock, as it is, and patched, with the series of this
+repository. Does only what is still to be done. The other scripts do by themselves what
+they need of it; this is for those who want it all at once.
+
+  --base mainline  linux-source-7.3 (the default), of Debian's backports or unstable; the
+                   newest that they carry, should that be gone
+         newest    the newest linux-source-X.Y that they carry
+         lts       Debian's linux-source-6.12
+         DIR       your own kernel tree; it is copied, never written to
+
+Only the packages take root. In a checkout that belongs to a user, "sudo scripts/setup"
+installs them, and does all else as that user; after that no script needs root.
+
+The trees are build/BASE/stock and build/BASE/patched (for DIR, BASE is DIR's own name and
+a number). A change of the series, or in DIR, is carried over the next time, and what has
+been changed in the trees is put back. Remove build/newest to have a newer kernel fetched.
+
+All comes, with its signature checked, from the Debian mirror that the machine already
+uses; the machine's own apt sources are left alone.
+
+Exit status: 0 done; 2 not possible, with one line that says why.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from workbench import base as bases
+from workbench import emulator, kernel, machine, packages, paths, progress, verb
+from workbench.status import AS_EXPECTED
+
+
+def prepare(base: bases.Base, archs: Sequence[str], *more: packages.Need) -> None:
+    """Have what building a base and booting it on some architectures takes.
+
+    archs: names of scripts/machine/NAME.arch. more: what is needed beside that.
+    """
+    found = [machine.arch(name) for name in archs]
+    needs = [*packages.FETCH, *packages.BUILD, *packages.GUEST, *more]
+    for arch in found:
+        needs += emulator.needs(arch)
+    packages.install(needs, base.log)
+    _fetch(base, found)
+
+
+def prepare_guest(base: bases.Base, archs: Sequence[str]) -> None:
+    """Have what a guest takes whose kernel is there already."""
+    found = [machine.arch(name) for name in archs]
+    needs = [*packages.FETCH, *packages.GUEST]
+    for arch in found:
+        needs += emulator.needs(arch)
+    packages.install(needs, base.log)
+    _fetch(base, found)
+
+
+def _fetch(base: bases.Base, archs: Sequence[machine.Arch]) -> None:
+    with paths.locked(paths.BUILD):
+        for arch in archs:
+            emulator.prepare(arch, base.log)
+    with paths.locked(base.directory):
+        bases.fetch(base)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the verb is for."""
+    parser = verb.Arguments(__doc__ or "")
+    parser.add_argument("--base", default="mainline")
+    asked = parser.parse(arguments)
+    base = bases.find(asked.base)
+    archs = sorted({each.arch.name for each in machine.read_all().values()})
+    more = [*packages.CHECK, *packages.GIT, *packages.REPORT, *packages.PYTEST]
+    prepare(base, archs, *more)
+    with paths.locked(base.directory):
+        kernel.patched(base).make()
+    progress.say(f"{base.name} is {base.version}: {base.directory}/stock and patched")
+    return AS_EXPECTED

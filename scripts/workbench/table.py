@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tables that are printed: columns, cells, and what is marked in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Sequence
+
+from workbench.policy import Setting
+
+LONG = "{:18}  {:34}  {:12}  {:8}  {:8}  {}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a device got: its type under each kernel, "-" if not booted, and what is wrong."""
+
+    stock: str
+    patched: str
+    marks: Sequence[str] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two kernels do not agree."""
+        return "-" not in (self.stock, self.patched) and self.stock != self.patched
+
+    def long(self) -> str:
+        """Return what there is to say of it in a row of its own."""
+        return " ".join((["differs"] if self.differs else []) + list(self.marks))
+
+    def short(self) -> str:
+        """Return it as one word: "stock>patched" where they differ, "!" if wrong."""
+        both = {"-": self.patched}.get(self.stock, self.stock)
+        if self.differs:
+            both += f">{self.patched}"
+        both = both.replace("DMA-FQ", "FQ").replace("identity", "ident")
+        return both + ("!" if self.marks else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: the lines of its head, and what makes a row.
+
+    row: takes a machine, parameters, a device and its cells.
+    """
+
+    head: Sequence[str]
+    row: Callable[[str, str, str, Sequence[Cell]], str]
+
+
+def long(first: str = "stock", second: str = "patched") -> Table:
+    """Return a table with a row for each machine, parameters and device."""
+
+    def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
+        cell = cells[0]
+        line = LONG.format(
+            machine, words or "-", device, cell.stock, cell.patched, cell.long()
+        )
+        return line.rstrip()
+
+    head = LONG.format("machine", "parameters", "device", first, second, "").rstrip()
+    return Table([head], row)
+
+
+def short(settings: Sequence[Setting]) -> Table:
+    """Return a table with a row for each machine and device, the settings across."""
+    form = "{:18}  {:12} " + " {:7}" * len(settings)
+    above = []
+    for number, setting in enumerate(settings):
+        is_new = not number or settings[number - 1].passthrough != setting.passthrough
+        above.append(setting.passthrough if is_new else "")
+
+    def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
+        del words
+        return form.format(machine, device, *(cell.short() for cell in cells)).rstrip()
+
+    head = [
+        "The type under stock, and under patched where it differs. FQ is DMA-FQ.",
+        form.format("iommu.passthrough", "", *above).rstrip(),
+        form.format("iommu.strict", "", *(each.strict for each in settings)).rstrip(),
+    ]
+    return Table(head, row)
