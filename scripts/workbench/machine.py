@@ -26,7 +26,7 @@ _MACHINE_KEYS = (
     *("about", "arch", "qemu", "append", "probe", "warns", "count", "bounced", "plug"),
     *("device", "writes", "strict", "needs"),
 )
-_ARCH_KEYS = ("image", "target", "console", "qemu", "disks", "nvme", "append")
+_ARCH_KEYS = ("image", "target", "console", "qemu", "disks", "nvme", "append", "skips")
 _ONCE = (
     "arch",
     "probe",
@@ -72,6 +72,7 @@ class Arch:
     disks: tuple[str, ...] = ()
     nvme: tuple[str, ...] = ()
     append: tuple[str, ...] = ()
+    skips: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ def arch(name: str, directory: Path = MACHINES) -> Arch:
         disks=lines.words("disks"),
         nvme=lines.words("nvme"),
         append=lines.words("append"),
+        skips=lines.words("skips"),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 
 # kunit_parser drops the reason, in 6.12 for good
-_SKIP = re.compile(r"\s*ok \d+ (?:- )?(.*?) *# SKIP *(.*)")
+_SKIP = re.compile(r"(?:^|.*\s)ok \d+ (?:- )?(.*?) *# SKIP *(.*)")
 
 
 class Skip(Enum):

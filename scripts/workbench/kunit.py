@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Usage: scripts/kunit [OPTION ...] [FILTER]
+
+Run the KUnit suites of drivers/iommu/iommu-kunit.c on the patched kernel, in an emulated
+machine that has no IOMMU but the suites' own. All run at boot, and then again, the last
+suite first. Installs, fetches and builds what is missing first.
+
+  --arch ARCH        x86_64 (the default), arm64, s390, or um: User Mode Linux, where the
+                     kernel has no IOMMU_DMA
+  --base BASE        mainline (the default), newest, lts or a directory, see scripts/setup
+  --kernel KERNEL    patched (the default), mutant, the one that scripts/mutate has made
+                     last, or commit, the same of scripts/series test
+  --strict 0|1       only with this iommu.strict, else with each
+  --debug            with KASAN, lockdep and more; a finding of theirs fails
+  --timeout SECONDS  until a guest counts as hung, 300 unless given
+  FILTER             only these: SUITE or SUITE.CASE, with * as in a shell
+
+Prints for each setting the cases that failed, a line of numbers, and why cases were
+skipped; last, "N passed, N failed, N skipped", each case counted every time it has run.
+The consoles are kept if a case failed, and named.
+
+Exit status: 0 all passed or were skipped; 1 some failed, or none ran; 2 there is no
+verdict: bad argument, or something could not be built or started.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterator, Sequence
+
+from workbench import base as bases
+from workbench import build, guest, initramfs, kernel, machine
+from workbench import paths, progress, setup, verb, verdict
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+
+ARCHS = ("x86_64", "arm64", "s390", "um")
+TIMEOUT = 300  # seconds
+_SUPPRESSES = "kunit_start_suppress_warning"
+
+
+@dataclass
+class Tally:
+    """What came of the suites under one setting, or under several.
+
+    passed, failed, skipped: cases, each counted every time it has run.
+    names: of the cases that failed, once each. skips: of others, why they were skipped.
+    why: what is wrong with the end of the guest, "" if nothing is.
+    """
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    names: list[str] = field(default_factory=list)
+    skips: dict[str, str] = field(default_factory=dict)
+    why: str = ""
+
+    def add(self, report: verdict.Report, path: Sequence[str] = ()) -> None:
+        """Count the results that have no parts."""
+        path = [*path, report.name]
+        for part in report.parts:
+            self.add(part, path)
+        if report.parts and report.status in ("SUCCESS", "SKIPPED", "FAILURE"):
+            is_alone = not any(leaf.status == "FAILURE" for leaf in report.leaves())
+            if report.status == "FAILURE" and is_alone:
+                self.fail(case_of(path))
+            return
+        if report.parts:
+            return
+        if report.status == "SUCCESS":
+            self.passed += 1
+        elif report.status == "SKIPPED":
+            self.skipped += 1
+            # What is run again does not say why
+            self.skips.setdefault(case_of(path), report.reason)
+        else:
+            self.fail(case_of(path))
+
+    def fail(self, name: str) -> None:
+        """Count a failure."""
+        self.failed += 1
+        if name not in self.names:
+            self.names.append(name)
+
+    def total(self, other: "Tally") -> None:
+        """Add the numbers of another setting."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.names += [name for name in other.names if name not in self.names]
+
+
+def case_of(path: Sequence[str]) -> str:
+    """Return the name of the case in the path of a result: main, suite, case, parameter."""
+    words = [name for name in path if name and name != "main" and not name.endswith(" again")]
+    named = words[1] if len(words) > 1 else words[0] if words else "it has reported nothing"
+    return named
+
+
+def documents(console: str) -> list[str]:
+    """Return the documents in KTAP on a console: KUnit's, and the one of process 1."""
+    lines = console.replace("\r", "").splitlines(keepends=True)
+    begins = [n for n, line in enumerate(lines) if re.match(r"K?TAP version", line)]
+    ends = begins[1:] + [len(lines)]
+    return ["".join(lines[begin:end]) for begin, end in zip(begins, ends)]
+
+
+def tally(
+    console: str, outcome: guest.Outcome, parser: verdict.Parser, allowed: Sequence[str]
+) -> Tally:
+    """Return what a console says of the suites. allowed: why cases may be skipped."""
+    if outcome.fault:
+        raise CannotTell(outcome.fault)
+    found = Tally(why=outcome.why)
+    said = documents(console)
+    for document in said:
+        report = parser.parse(document)
+        found.add(report)
+        if report.errors and not found.failed:
+            found.fail("its report is damaged")
+    for name, reason in found.skips.items():
+        if reason not in allowed:
+            found.fail(f"{name} was skipped ({reason or 'no reason'}), which")
+    if len(said) < 2 and not found.why:
+        found.why = "it has not run the suites again"
+    if said and parser.parse(said[0]).status == "NO_TESTS" and not found.why:
+        found.why = "0 tests run"
+    if found.why:
+        found.failed = max(found.failed, 1)
+    return found
+
+
+@dataclass(frozen=True)
+class Suites:
+    """The suites, built for an architecture: what boots them.
+
+    files: the directory of what the guest boots with. limit: seconds.
+    """
+
+    arch: machine.Arch
+    image: Path
+    files: Path
+    parser: verdict.Parser
+    run: Path
+    limit: int = TIMEOUT
+    filter: str = ""
+    debug: bool = False
+
+    def boot(self, strict: str, name: str = "") -> tuple[Tally, Path]:
+        """Run the suites under iommu.strict; return what came of it, and the console."""
+        log = self.run / f"{name or self.image.name}.strict{strict}"
+        initrd = log.with_name(log.name + ".initrd")
+        initramfs.tell(self.files / "initramfs.cpio", ["kunit"], initrd)
+        words = [f"iommu.strict={strict}", "kunit.enable=1"]
+        words += [f"kunit.filter_glob={self.filter}"] if self.filter else []
+        boot = guest.Boot(
+            self._command(strict, initrd, words),
+            self.files,
+            self.limit,
+            log,
+            monitor=self.arch.name != "um",
+        )
+        outcome = guest.run(boot)
+        initrd.unlink()
+        console = log.read_text(errors="replace")
+        return tally(console, outcome, self.parser, self.arch.skips), log
+
+    def _command(self, strict: str, initrd: Path, words: Sequence[str]) -> list[str]:
+        """With iommu.strict=0 there are two CPUs, and so two flush queues."""
+        if self.arch.name == "um":
+            line = [f"console={self.arch.console}", "panic=-1", *self.arch.append, *words]
+            return [str(self.image), "mem=256M", f"initrd={initrd}", *line]
+        more = ["-smp", str(2 - int(strict))] + (["-m", "1G"] if self.debug else [])
+        command = guest.qemu(self.arch, "tcg") + more
+        return command + guest.kernel_options(self.arch, self.image, initrd, words)
+
+
+def build_suites(
+    built: kernel.Kernel, arch: machine.Arch, run: Path, debug: bool = False
+) -> tuple[Path, Path]:
+    """Build a kernel and the guest for it; return its image and the guest's files."""
+    target = build.Target(arch.name, arch.image, debug)
+    files = run / f"guest-{target.name}"
+    with paths.locked(built.base.directory):
+        built.make()
+        image = build.kernel_image(built, target)
+        obj = build.HEADERS if arch.name == "um" else f"obj-{target.name}"
+        sources = initramfs.Sources(built.base.stock, [built.tree / obj / "usr/include"])
+        kept = built.base.directory / f"guest-{target.name}"
+        initramfs.build(sources, arch, kept)
+        if not files.exists():
+            paths.copy(kept, files)
+        copied = build.copy_image(image, run / f"{built.name}-{target.name}")
+    copied.chmod(0o755)  # User Mode Linux is run
+    return copied, files
+
+
+def check_um(base: bases.Base) -> None:
+    """Raise CannotTell if a base's KUnit cannot suppress warnings.
+
+    Where a driver is to be warned of, the suites have the backtrace suppressed. The tens
+    of thousands on um would be all there is to see.
+    """
+    if _SUPPRESSES not in (base.stock / "include/kunit/test.h").read_text():
+        raise CannotTell("--arch 'um': not with this base, whose KUnit cannot suppress warnings")
+
+
+def _choose(base: bases.Base, name: str) -> kernel.Kernel:
+    return kernel.patched(base) if name == "patched" else kernel.kept(base, name)
+
+
+def _lines(label: str, found: Tally) -> Iterator[str]:
+    for name in found.names:
+        yield f"  {name} failed"
+    yield f"{label}: {found.passed} passed, {found.failed} failed, {found.skipped} skipped"
+    for reason in sorted(set(found.skips.values())):
+        yield f"  skipped: {reason}"
+
+
+def run_suites(suites: Suites, label: str, stricts: Sequence[str]) -> Tally:
+    """Run the suites under several settings at once, print what came of it, and add up."""
+    total = Tally()
+    with progress.activity(f"run KUnit on {label}"):
+        with ThreadPoolExecutor(len(stricts)) as executor:
+            results = list(executor.map(suites.boot, stricts))
+    for strict, (found, log) in zip(stricts, results):
+        if found.why:
+            tail = log.read_text(errors="replace").splitlines()[-20:]
+            progress.say(f"{label}, iommu.strict={strict}: {found.why}; {log} ends:")
+            progress.say(*(f"  | {line.rstrip()}" for line in tail))
+        for line in _lines(f"{label}, iommu.strict={strict}", found):
+            progress.result(line)
+        total.total(found)
+    return total
+
+
+def _options() -> verb.Arguments:
+    parser = verb.Arguments(__doc__ or "")
+    add = parser.add_argument
+    add("--debug", action="store_true")
+    add("--arch", type=verb.one_of(*ARCHS), default="x86_64")
+    add("--base", default="mainline")
+    add("--kernel", type=verb.one_of("patched", "mutant", "commit"), default="patched")
+    add("--strict", type=verb.one_of("0", "1"))
+    add("--timeout", type=verb.number, default=TIMEOUT)
+    add("filter", nargs="*")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the verb is for."""
+    asked = _options().parse(arguments)
+    if len(asked.filter) > 1:
+        raise CannotTell(f"FILTER '{asked.filter[1]}': one only, '{asked.filter[0]}' was given")
+    glob = asked.filter[0] if asked.filter else ""
+    if re.search(r"\s", glob):
+        raise CannotTell(f"FILTER '{glob}': must be a glob without blanks")
+    if asked.debug and asked.arch == "um":
+        raise CannotTell("--debug 'um': only the emulated architectures have it")
+    base = bases.find(asked.base)
+    setup.prepare(base, [asked.arch])
+    if asked.arch == "um":
+        check_um(base)
+    run = paths.run_directory("kunit")
+    arch = machine.arch(asked.arch)
+    image, files = build_suites(_choose(base, asked.kernel), arch, run, asked.debug)
+    parser = verdict.Parser(base.stock)
+    suites = Suites(arch, image, files, parser, run, asked.timeout, glob, asked.debug)
+    label = asked.arch + ("-debug" if asked.debug else "")
+    total = run_suites(suites, label, [asked.strict] if asked.strict else ["0", "1"])
+    if total.failed:
+        paths.keep(run)
+        progress.say(f"consoles: {run}/*.strict*")
+    progress.result(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return NOT_AS_EXPECTED if total.failed else AS_EXPECTED
