@@ -368,7 +368,7 @@ def _build_arch(
             if not files.exists():
                 headers = built.tree / f"obj-{arch.name}" / "usr/include"
                 sources = initramfs.Sources(stock.tree, [headers])
-                guest_files(sources, arch, plain.base.directory / f"guest-{arch.name}", files)
+                guest_files(sources, arch, headers.parents[1] / "guest", files)
             wanted = [
                 job for job in jobs if job.kernel == name and job.machine.probe == is_probe
             ]
@@ -385,7 +385,7 @@ def build_one(built: kernel.Kernel, arch: machine.Arch, to: Path) -> Path:
 
 def guest_files(sources: initramfs.Sources, arch: machine.Arch, kept: Path, to: Path) -> None:
     """Have what a guest boots with beside its kernel, and a copy of it that stays."""
-    with paths.locked(kept.parent):
+    with paths.locked(sources.tree.parent):
         initramfs.build(sources, arch, kept)
         paths.copy(kept, to)
 

@@ -56,7 +56,8 @@ def _programs(sources: Sources) -> dict[str, Path]:
     return programs
 
 
-def _compile(source: Path, sources: Sources, target: str, out: Path) -> None:
+def _command(source: Path, sources: Sources, target: str, out: Path) -> list[str | Path]:
+    """Return the command that compiles a program."""
     nolibc = sources.tree / "tools/include/nolibc"
     include = [nolibc, *sources.headers, sources.tree / "tools/testing/selftests"]
     words: list[str | Path] = [*_compiler(target), *_FLAGS, "-include", nolibc / "nolibc.h"]
@@ -65,7 +66,7 @@ def _compile(source: Path, sources: Sources, target: str, out: Path) -> None:
     words += ["-o", out, source]
     if words[0] == "gcc":
         words.append("-lgcc")
-    process.step(f"compile {source.name} for {target}", out.with_suffix(".log"), words)
+    return words
 
 
 def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
@@ -86,8 +87,11 @@ def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
         return initramfs
     paths.remove(directory)
     directory.mkdir(parents=True)
-    for name, source in programs.items():
-        _compile(source, sources, arch.target, directory / name)
+    commands = [
+        _command(source, sources, arch.target, directory / name)
+        for name, source in programs.items()
+    ]
+    process.step(f"compile the guest for {arch.name}", directory / "log", *commands)
     for table in machine.MACHINES.glob("*.asl"):
         process.output(["iasl", "-p", directory / table.stem, table])
     disk = "".join(f"{record:015d}\n" for record in range(_RECORDS))  # see init.c

@@ -118,6 +118,9 @@ def tally(
     said = documents(console)
     for document in said:
         report = parser.parse(document)
+        if report.status == "NO_TESTS":
+            found.why = found.why or "0 tests run"
+            continue
         found.add(report)
         if report.errors and not found.failed:
             found.fail("its report is damaged")
@@ -126,8 +129,6 @@ def tally(
             found.fail(f"{name} was skipped ({reason or 'no reason'}), which")
     if len(said) < 2 and not found.why:
         found.why = "it has not run the suites again"
-    if said and parser.parse(said[0]).status == "NO_TESTS" and not found.why:
-        found.why = "0 tests run"
     if found.why:
         found.failed = max(found.failed, 1)
     return found
@@ -189,7 +190,7 @@ def build_suites(
         image = build.kernel_image(built, target)
         obj = build.HEADERS if arch.name == "um" else f"obj-{target.name}"
         sources = initramfs.Sources(built.base.stock, [built.tree / obj / "usr/include"])
-        kept = built.base.directory / f"guest-{target.name}"
+        kept = built.tree / obj / "guest"
         initramfs.build(sources, arch, kept)
         if not files.exists():
             paths.copy(kept, files)
@@ -205,7 +206,9 @@ def check_um(base: bases.Base) -> None:
     of thousands on um would be all there is to see.
     """
     if _SUPPRESSES not in (base.stock / "include/kunit/test.h").read_text():
-        raise CannotTell("--arch 'um': not with this base, whose KUnit cannot suppress warnings")
+        raise CannotTell(
+            "--arch 'um': not with this base, whose KUnit cannot suppress warnings"
+        )
 
 
 def _choose(base: bases.Base, name: str) -> kernel.Kernel:
@@ -254,7 +257,9 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the verb is for."""
     asked = _options().parse(arguments)
     if len(asked.filter) > 1:
-        raise CannotTell(f"FILTER '{asked.filter[1]}': one only, '{asked.filter[0]}' was given")
+        raise CannotTell(
+            f"FILTER '{asked.filter[1]}': one only, '{asked.filter[0]}' was given"
+        )
     glob = asked.filter[0] if asked.filter else ""
     if re.search(r"\s", glob):
         raise CannotTell(f"FILTER '{glob}': must be a glob without blanks")

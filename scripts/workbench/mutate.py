@@ -60,7 +60,9 @@ def read(file: Path = FILE) -> Mapping[str, Mutant]:
         head, _, diff = part.partition("\n")
         match = _HEAD.match(head)
         if not match or match[1] in found:
-            raise CannotTell(f"{file}:{number}: must be 'mutant NAME ARCH: WHAT', NAME a new one")
+            raise CannotTell(
+                f"{file}:{number}: must be 'mutant NAME ARCH: WHAT', NAME a new one"
+            )
         if match[2] not in kunit.ARCHS:
             known = " ".join(kunit.ARCHS)
             raise CannotTell(f"{file}:{number}: '{match[2]}': must be one of: {known}")
@@ -92,7 +94,9 @@ class Runner:
         self.killed = 0
         self.survived = 0
 
-    def begin(self, mutant: Mutant, edits: patches.Edits) -> "Future[tuple[kunit.Tally, Path]]":
+    def begin(
+        self, mutant: Mutant, edits: patches.Edits
+    ) -> "Future[tuple[kunit.Tally, Path]]":
         """Build, and have the suites run."""
         arch = machine.arch(mutant.arch)
         built = kernel.edited(self.patched, "mutant", edits)

@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Usage: scripts/check [--base BASE] [--list] [CHECK ...]
+
+Look at the series as the list's robots would, without running it: a finding counts if
+stock does not have it. And at the workbench. With no CHECK: all of them.
+
+  --base BASE   mainline (the default), newest, lts or a directory, see scripts/setup
+  --list        print the checks and what each looks for
+
+Prints a line for each check and, last, "N passed, N failed"; findings to stderr. What the
+tools said is kept under build/BASE/log/.
+
+Exit status: 0 nothing was found; 1 something was, or a tool failed; 2 bad argument, or
+the base cannot be set up.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Iterable, Mapping, Optional, Sequence
+
+from workbench import base as bases
+from workbench import build, kernel, packages, patches, paths, process, progress
+from workbench import series, setup, verb
+from workbench.repository import Repository
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+
+IOMMU = "drivers/iommu/iommu.o"
+DMA_IOMMU = "drivers/iommu/dma-iommu.o"
+SELFTEST = "tools/testing/selftests/iommu/default_domain.c"
+LINE = "95"  # characters, for the formatter
+
+_FINDING = re.compile(r"([Ww]arning|WARNING|[Ee]rror|ERROR|CHECK)[: ]|^[^ ]*\.c:[0-9]+:", re.M)
+_NUMBERS = re.compile(r":[0-9]+(:[0-9]+)?")
+
+
+class Found(Exception):
+    """A check has found something, or its tool has failed. The text says what."""
+
+
+@dataclass
+class Look:
+    """What a check has to look at, and the log of what its tools say."""
+
+    base: bases.Base
+    kernels: Mapping[str, kernel.Kernel]
+    run: Path
+    log: Path
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def stock(self) -> Path:
+        """The tree of stock."""
+        return self.base.stock
+
+    @property
+    def patched(self) -> Path:
+        """The tree of patched."""
+        return self.kernels["patched"].tree
+
+    def tool(
+        self,
+        *command: str | Path,
+        cwd: Optional[Path] = None,
+        good: Sequence[int] = (0,),
+        given: Optional[bytes] = None,
+    ) -> str:
+        """Run a tool; return what it says. Found is raised if it fails."""
+        words = [str(word) for word in command]
+        with open(self.log, "ab") as file:
+            file.write(f"$ {' '.join(words)}\n".encode())
+            file.flush()
+            start = file.tell()
+            child = process.start(
+                words,
+                cwd=cwd,
+                stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**build.environment(), "GIT_DIR": "none"},
+            )
+            child.communicate(given)
+            process.forget(child)
+        said = self.log.read_bytes()[start:].decode(errors="replace")
+        if child.returncode not in good:
+            raise Found(f"{Path(words[0]).name} fails, status {child.returncode}")
+        return said
+
+    def write(self, text: str) -> None:
+        """Add a line to the log."""
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def findings(said: str, trees: Iterable[Path]) -> list[str]:
+    """Return the lines that may be findings, without what may differ between two trees.
+
+    That is where they are, and the numbers of lines.
+    """
+    kept = []
+    for line in said.splitlines():
+        if _FINDING.search(line) and not line.startswith("$ "):
+            for tree_ in trees:
+                line = line.replace(f"{tree_}/", "")
+            kept.append(_NUMBERS.sub(":", line).replace("../", ""))
+    return sorted(kept)
+
+
+def new_findings(stock: Sequence[str], patched: Sequence[str]) -> list[str]:
+    """Return the findings of patched that stock does not have as often."""
+    left = list(stock)
+    new = []
+    for line in patched:
+        if line in left:
+            left.remove(line)
+        else:
+            new.append(line)
+    return new
+
+
+def _compare(look: Look, run: Callable[[Look, kernel.Kernel], str]) -> None:
+    """Run a tool on stock and patched; Found is raised with what only patched has."""
+    trees = [each.tree for each in look.kernels.values()]
+    said = {name: findings(run(look, each), trees) for name, each in look.kernels.items()}
+    new = new_findings(said["stock"], said["patched"])
+    if new:
+        look.write("\n".join(f"new: {line}" for line in new))
+        raise Found(new[0])
+
+
+def _compile(
+    look: Look,
+    built: kernel.Kernel,
+    obj: str,
+    arch: str,
+    words: Sequence[str],
+    suites: bool = True,
+    objects: Sequence[str] = (IOMMU,),
+) -> str:
+    """Compile objects of a kernel in a directory of its own, as if never before.
+
+    What else has to be made for that begins with what has been built to boot, if it has.
+    """
+    where = built.tree / obj
+    booted = built.tree / f"obj-{arch}"
+    is_clang = any(word.startswith("LLVM=") for word in words)
+    if is_clang and (booted / "built").exists() and not where.exists():
+        process.output(["cp", "-a", booted, where])
+        (where / "built").unlink()
+        build.move(where, booted, where)
+    names = ["common", arch] + (["kunit"] if suites and built.fragments else [])
+    files = [build.CONFIG / f"{name}.config" for name in names]
+    command = build.make(built.tree, obj, arch, *words)
+    build.configure(where, files, command, look.log.with_suffix(f".{built.name}.config"))
+    if "CONFIG_IOMMU_API=y" not in (where / ".config").read_text().splitlines():
+        raise Found(f"{where} has no IOMMU_API")
+    for name in objects:
+        (where / name).unlink(missing_ok=True)
+    return look.tool(*command, *objects)
+
+
+def check_checkpatch(look: Look) -> None:
+    """what checkpatch.pl --strict says of each mail, and of scripts/guest"""
+    where = look.run / "mails"
+    mails = [
+        mail for mail in series.write_mails(look.base, 1, where) if "0000-" not in mail.name
+    ]
+    # What is added is in MAINTAINERS, by its directory or by the last commit; and there is
+    # no history to know other commits by
+    command = ["scripts/checkpatch.pl", "-q", "--strict"]
+    ignored = ["--ignore", "FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID"]
+    good = [0, 1]
+    said = [look.tool(*command, *ignored, mail, cwd=look.stock, good=good) for mail in mails]
+    root = ["--root", str(look.stock), "-f"]
+    sources = sorted((paths.SCRIPTS / "guest").glob("*.[ch]"))
+    script = str(look.stock / command[0])
+    said.append(look.tool(script, *command[1:], *root, *sources, cwd=paths.TOP, good=good))
+    if any(text.strip() for text in said):
+        raise Found("checkpatch.pl is not silent")
+
+
+def shell_files(top: Path = paths.TOP) -> list[Path]:
+    """Return every shell file of this repository, whatever it is called."""
+    listed = Repository(top).git("ls-files", "-co", "--exclude-standard").splitlines()
+    found = []
+    for path in (top / name for name in listed):
+        if path.is_file():
+            head = path.read_bytes()[:200].decode(errors="replace")
+            if re.match(r"#!.*\b(ba|da)?sh\b", head) or "# shellcheck shell=" in head:
+                found.append(path)
+    return found
+
+
+def check_shellcheck(look: Look) -> None:
+    """what shellcheck says of every shell file"""
+    files = shell_files()
+    if not files:
+        raise Found("there is nothing to check")
+    look.tool("shellcheck", "-x", "-P", "SCRIPTDIR", *files, cwd=paths.TOP)
+
+
+def _python_files() -> list[Path]:
+    return [paths.SCRIPTS / "workbench", paths.SCRIPTS / "tests"]
+
+
+def check_mypy(look: Look) -> None:
+    """what mypy --strict says of the workbench"""
+    cache = ["--strict", "--cache-dir", str(paths.BUILD / "mypy")]
+    look.tool("mypy", *cache, "workbench", "tests", cwd=paths.SCRIPTS)
+
+
+def check_pyflakes(look: Look) -> None:
+    """what pyflakes says of it"""
+    look.tool("pyflakes3", *_python_files())
+
+
+def check_black(look: Look) -> None:
+    """what the formatter would change of it"""
+    look.tool("black", "--check", "--line-length", LINE, *_python_files())
+
+
+def check_kernel_doc(look: Look) -> None:
+    """comments for kernel-doc that are wrong"""
+
+    def header(look: Look, built: kernel.Kernel) -> str:
+        script = (
+            [sys.executable, "-B"] if _is_python(built.tree / "scripts/kernel-doc") else []
+        )
+        command = [*script, "scripts/kernel-doc", "-none", "-Wall", "include/linux/iommu.h"]
+        return look.tool(*command, cwd=built.tree)
+
+    _compare(look, header)
+    script = [sys.executable, "-B"] if _is_python(look.patched / "scripts/kernel-doc") else []
+    files = [kernel.SUITE, SELFTEST]
+    command = [*script, "scripts/kernel-doc", "-none", "-Wall", "-Werror", *files]
+    look.tool(*command, cwd=look.patched)
+
+
+def _is_python(script: Path) -> bool:
+    return b"python" in script.read_bytes().partition(b"\n")[0]
+
+
+def check_documentation(look: Look) -> None:
+    """what sphinx says of Documentation/iommu"""
+    # What it has read before it would not warn of again
+    paths.remove(look.patched / "obj-check-docs")
+    make: list[str | Path] = [
+        "make",
+        "-C",
+        look.patched,
+        "O=obj-check-docs",
+        "SPHINXDIRS=iommu",
+        "htmldocs",
+    ]
+    said = look.tool(*make)
+    if re.search("warning|error", said, re.I):
+        raise Found("sphinx warns")
+
+
+def check_sparse(look: Look) -> None:
+    """what sparse says of iommu.c and the KUnit suites"""
+    # sparse 0.6.4 does not know __typeof_unqual__
+    words = [*build.CLANG, "C=2", "CHECK=sparse -D__typeof_unqual__=__typeof__"]
+    _compare(
+        look, lambda look, each: _compile(look, each, "obj-check-sparse", "x86_64", words)
+    )
+
+
+def check_coccinelle(look: Look) -> None:
+    """what the semantic patches of the kernel say of them"""
+
+    def run(look: Look, built: kernel.Kernel) -> str:
+        files = ["drivers/iommu/iommu.c"]
+        files += [name for name in (kernel.SUITE, SELFTEST) if name in built.edits]
+        said = ""
+        for script in sorted((built.tree / "scripts/coccinelle").rglob("*.cocci")):
+            text = script.read_text()
+            # Without those in OCaml, for which there would have to be a compiler
+            if "\nvirtual report" not in text or "script:ocaml" in text:
+                continue
+            options = re.findall(r"^//[/#]* *Options: *(.*)$", text, re.M)
+            words = " ".join(options).split()
+            plain: list[str | Path] = [
+                "-D",
+                "report",
+                "--no-show-diff",
+                "--very-quiet",
+                "--cocci-file",
+                script,
+            ]
+            include = ["-I", "include", "-I", "arch/x86/include"]
+            said += look.tool("spatch", *plain, *words, *include, *files, cwd=built.tree)
+        if not said:
+            look.write("nothing is said")
+        return said
+
+    _compare(look, run)
+
+
+def check_audit(look: Look) -> None:
+    """what scripts/audit does not know, or knows and is gone; of 7.3"""
+    pattern = "(def|default)_domain|IOMMU_CAP_DEFERRED_FLUSH|pt_iommu_|IOMMU_DOMAIN_DMA|is_dma_domain"
+    where = ["drivers", "arch", "sound", "virt"]
+    grep = ["grep", "-rlE", "--include=*.c", "--exclude-dir=obj-*", pattern, *where]
+    files = sorted(look.tool(*grep, cwd=look.stock).split())
+    cocci: list[str | Path] = [
+        "--very-quiet",
+        "--no-includes",
+        "--cocci-file",
+        paths.SCRIPTS / "audit.cocci",
+    ]
+    said = look.tool("spatch", *cocci, *files, cwd=look.stock)
+    rows = {line for line in (paths.SCRIPTS / "audit").read_text().splitlines() if line}
+    known = {row for row in rows if not row.startswith("#")}
+    found = set(said.splitlines())
+    for row in sorted(known ^ found):
+        look.write(f"{'gone' if row in known else 'not known'}: {row}")
+    if known != found or not known:
+        raise Found(f"scripts/audit has {len(known)} rows, and {len(found)} were found")
+
+
+def check_clang_format(look: Look) -> None:
+    """C files of our own that it would change"""
+    # The macro is KUnit's, and too new for what clang-format is told of the kernel
+    style = (look.stock / ".clang-format").read_text()
+    macro = "ForEachMacros:\n  - 'kunit_warning_suppress'"
+    told = look.run / "style"
+    told.write_text(style.replace("ForEachMacros:", macro, 1))
+    names = [name for name in patches.series_files() if name.endswith((".c", ".h"))]
+    files = [paths.TOP / name for name in names]
+    files += sorted((paths.SCRIPTS / "guest").glob("*.[ch]"))
+    command = [f"clang-format{packages.LLVM}", f"--style=file:{told}", "--dry-run", "-Werror"]
+    look.tool(*command, *files)
+
+
+def check_clang(look: Look) -> None:
+    """warnings of Clang with W=1"""
+    words = [*build.CLANG, "W=1"]
+    _compare(look, lambda look, each: _compile(look, each, "obj-check-clang", "x86_64", words))
+
+
+def check_gcc(look: Look) -> None:
+    """warnings of gcc with W=1"""
+    words = [*build.GCC, "W=1"]
+    _compare(look, lambda look, each: _compile(look, each, "obj-check-gcc", "x86_64", words))
+
+
+def _on(arch: str) -> Callable[[Look], None]:
+    def check(look: Look) -> None:
+        for suites in (True, False):
+            built = look.kernels["patched"]
+            _compile(look, built, f"obj-check-{arch}", arch, build.CLANG, suites)
+
+    return check
+
+
+def check_allmodconfig(look: Look) -> None:
+    """that drivers/iommu compiles with all of it, on x86_64 and arm64"""
+    for arch in ("x86_64", "arm64"):
+        command = build.make(look.patched, f"obj-check-allmod-{arch}", arch, *build.CLANG)
+        look.tool(*command, "allmodconfig")
+        look.tool(*command, "drivers/iommu/")
+
+
+def check_size(look: Look) -> None:
+    """that dma-iommu.o is the same, and what iommu.o grows by"""
+    objects: dict[str, list[Path]] = {IOMMU: [], DMA_IOMMU: []}
+    for built in look.kernels.values():
+        _compile(look, built, "obj-check-size", "x86_64", build.CLANG, False, list(objects))
+        for name, files in objects.items():
+            files.append(built.tree / "obj-check-size" / name)
+    look.tool(look.stock / "scripts/bloat-o-meter", *objects[IOMMU])
+    stock, patched = objects[DMA_IOMMU]
+    if stock.read_bytes() != patched.read_bytes():
+        raise Found("dma-iommu.o is not the same")
+
+
+Check = tuple[str, Callable[[Look], None]]
+
+
+def _about(function: Callable[[Look], None]) -> Check:
+    return ((function.__doc__ or "").strip(), function)
+
+
+CHECKS: Mapping[str, Check] = {
+    "checkpatch": _about(check_checkpatch),
+    "shellcheck": _about(check_shellcheck),
+    "mypy": _about(check_mypy),
+    "pyflakes": _about(check_pyflakes),
+    "black": _about(check_black),
+    "kernel-doc": _about(check_kernel_doc),
+    "documentation": _about(check_documentation),
+    "sparse": _about(check_sparse),
+    "coccinelle": _about(check_coccinelle),
+    "audit": _about(check_audit),
+    "clang-format": _about(check_clang_format),
+    "clang": _about(check_clang),
+    "gcc": _about(check_gcc),
+    "x86_64": ("that they compile, with and without the suites", _on("x86_64")),
+    "i386": ("the same", _on("i386")),
+    "arm64": ("the same", _on("arm64")),
+    "arm": ("the same; has no IOMMU_DMA", _on("arm")),
+    "s390": ("the same", _on("s390")),
+    "riscv": ("the same; has no IOMMU_DMA", _on("riscv")),
+    "powerpc": ("the same; has no IOMMU_DMA", _on("powerpc")),
+    "allmodconfig": _about(check_allmodconfig),
+    "size": _about(check_size),
+}
+OF_MAINLINE = ("audit",)  # the table is that of 7.3
+OF_OURS = ("shellcheck", "mypy", "pyflakes", "black")  # whatever the base
+
+
+@dataclass
+class Tally:
+    """How many checks have passed, and how many have not."""
+
+    passed: int = 0
+    failed: int = 0
+
+
+def _one(look: Look, name: str, number: str, tally: Tally) -> None:
+    look.log = look.base.log / f"check-{name}.log"
+    look.log.parent.mkdir(parents=True, exist_ok=True)
+    look.log.write_bytes(b"")
+    with progress.activity(f"{name}, {number}") as activity:
+        try:
+            CHECKS[name][1](look)
+            tally.passed += 1
+            progress.result(f"ok      {name} ({activity.seconds()} s)")
+        except (Found, CannotTell) as error:
+            tally.failed += 1
+            progress.result(f"FAILED  {name}: {error}")
+            tail = look.log.read_text(errors="replace").splitlines()[-30:]
+            progress.say(f"{look.log} ends:", *(f"  | {line}" for line in tail))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the verb is for."""
+    parser = verb.Arguments(__doc__ or "")
+    parser.add_argument("--base", default="mainline")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("checks", nargs="*")
+    asked = parser.parse(arguments)
+    if asked.list:
+        for name, (about, _) in CHECKS.items():
+            print(f"{name:14} {about}")
+        return AS_EXPECTED
+    for name in asked.checks:
+        if name not in CHECKS:
+            raise CannotTell(f"check '{name}': must be one of: {' '.join(CHECKS)}")
+    chosen = asked.checks or [
+        name
+        for name in CHECKS
+        if asked.base == "mainline" or name not in (*OF_MAINLINE, *OF_OURS)
+    ]
+    base = bases.find(asked.base)
+    setup.prepare(base, [], *packages.CHECK, *packages.GIT)
+    kernels = {"stock": kernel.stock(base), "patched": kernel.patched(base)}
+    with paths.locked(base.directory):
+        kernels["patched"].make()
+    with paths.locked(base.directory, "check.lock"):
+        run = paths.run_directory("check")
+        look = Look(base, kernels, run, base.log / "check.log")
+        tally = Tally()
+        for number, name in enumerate(chosen, 1):
+            _one(look, name, f"{number} of {len(chosen)}", tally)
+    progress.result("")
+    progress.result(f"{tally.passed} passed, {tally.failed} failed")
+    return NOT_AS_EXPECTED if tally.failed else AS_EXPECTED

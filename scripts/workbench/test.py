@@ -1,0 +1,613 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Usage: scripts/test [--full] [--list] [PART ...]
+
+Run the checks of this project: the workbench's own tests, that the series applies to each
+base and survives as commits and mails, static checks, the x86_64 machines under every
+setting, KUnit there and on User Mode Linux, a short benchmark, that the harness can fail
+and that KUnit can: see scripts/mutate. Installs and builds what is missing first.
+
+  --full  also what takes a kernel more to build, or a machine: the parts that --list marks.
+          Each takes less than an hour
+  --list  print the parts, and what each checks
+  PART    only these
+
+Prints a line for each check and, last, "N passed, N failed". A check that ends with numbers
+of its own, as KUnit with its cases, counts as many. What a failed check printed last goes
+to stderr; all of it is kept under build/run/.
+
+Exit status: 0 all passed; 1 some failed; 2 bad argument.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Mapping, Optional, Sequence
+
+from workbench import base as bases
+from workbench import check, chroot, kernel, packages, patches, paths, process
+from workbench import progress, series, setup, verb
+from workbench.repository import Repository
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+
+IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "test"), ("EMAIL", "test@localhost"))
+}
+SLOW_CHECKS = (
+    *("coccinelle", "gcc", "i386", "arm64", "arm", "s390", "riscv", "powerpc"),
+    "allmodconfig",
+)
+
+
+class Wrong(Exception):
+    """A check has failed. The text says why."""
+
+
+@dataclass
+class Run:
+    """What a check can do: run programs, with what they say in its log."""
+
+    directory: Path
+    log: Path
+
+    def write(self, text: str) -> None:
+        """Add a line to the log."""
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(text.rstrip("\n") + "\n")
+
+    def call(
+        self, *command: str | Path, cwd: Optional[Path] = None, env: Mapping[str, str] = {}
+    ) -> tuple[int, str]:
+        """Run a program; return its status and what it says."""
+        words = [str(word) for word in command]
+        self.write(f"$ {' '.join(words)}")
+        with open(self.log, "ab") as file:
+            file.seek(0, os.SEEK_END)
+            start = file.tell()
+            child = process.start(
+                words,
+                cwd=cwd,
+                env={**process.environment(), **IDENTITY, **env},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            status = child.wait()
+            process.forget(child)
+        return status, self.log.read_bytes()[start:].decode(errors="replace")
+
+    def good(
+        self, *command: str | Path, cwd: Optional[Path] = None, env: Mapping[str, str] = {}
+    ) -> str:
+        """Run a program that has to succeed; return what it says."""
+        status, said = self.call(*command, cwd=cwd, env=env)
+        if status:
+            raise Wrong(f"{Path(command[0]).name} ends with {status}")
+        return said
+
+    def fails(self, status: int, says: str, *command: str | Path) -> str:
+        """Run a program that has to end with a status, and say something."""
+        found, said = self.call(*command)
+        if found != status or says not in said:
+            raise Wrong(f"ends with {found}, should with {status}, and say: {says}")
+        return said
+
+    def refuses(self, says: str, *command: str | Path) -> None:
+        """Run a program with a bad argument: it gets one line, and status 2."""
+        said = self.fails(2, says, *command)
+        if len(said.splitlines()) != 1:
+            raise Wrong("says more than one line")
+
+
+def script(name: str) -> Path:
+    """Return a verb."""
+    return paths.SCRIPTS / name
+
+
+def _same(what: str, one: bytes, other: bytes) -> None:
+    if one != other:
+        raise Wrong(f"{what} is not the same")
+
+
+def workbench(run: Run) -> None:
+    """the workbench's own tests"""
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    said = run.good(*command, "tests", cwd=paths.SCRIPTS)
+    found = re.search(r"(\d+) passed", said)
+    if not found or "skipped" in said:
+        raise Wrong("pytest has skipped tests, or has run none")
+    run.write(f"{found[1]} passed, 0 failed")
+
+
+def judge_with_libc(run: Run) -> None:
+    """the selftest with a C library, as on a real machine"""
+    judge = run.directory / "default_domain"
+    include = bases.find("mainline").stock / "tools/testing/selftests"
+    flags = ["-Wall", "-Werror", "-O2", "-D_GNU_SOURCE="]
+    run.good("gcc", *flags, "-I", include, "-o", judge, paths.TOP / check.SELFTEST)
+    run.good(judge, "--help")
+    status, _ = run.call(judge)
+    if status not in (0, 4):
+        raise Wrong(f"it ends with {status}")
+    run.fails(1, "is in no IOMMU group", judge, "nosuch=DMA")
+    run.fails(1, "want DEVICE=TYPE", judge, "0000:00:00.0=LAZY")
+    run.fails(1, "needs --write", judge, "0000:00:00.0/DMA/auto=DMA")
+    run.fails(1, "with FROM a type", judge, "--write", "0000:00:00.0/LAZY/auto=DMA")
+
+
+def kselftest(run: Run) -> None:
+    """the selftest, built, installed and run as every selftest is"""
+    tree = bases.find("mainline").directory / "patched"
+    installed = run.directory / "kselftest"
+    make: list[str | Path] = [
+        "make",
+        "-C",
+        tree / "tools/testing/selftests",
+        f"O={tree}/obj-x86_64",
+    ]
+    run.good(
+        *make, "TARGETS=iommu", f"LLVM={packages.LLVM}", f"INSTALL_PATH={installed}", "install"
+    )
+    if not (installed / "iommu/iommufd").exists():
+        raise Wrong("the other selftests of the directory are not there")
+    run.good(installed / "run_kselftest.sh", "-t", "iommu:default_domain")
+
+
+# What each verb refuses: the words that its one line has to have, and its arguments
+REFUSALS = (
+    ("'nosuch'", "boot", "nosuch"),
+    ("'2'", "boot", "--strict", "2"),
+    ("'/nowhere'", "boot", "--base", "/nowhere"),
+    ("'vax'", "boot", "--arch", "vax"),
+    ("'0'", "boot", "--replug", "0"),
+    ("virtio-iommu", "boot", "--odd", "virtio-iommu"),
+    ("--odd and --all", "boot", "--odd", "--all"),
+    ("--odd and --strict", "boot", "--odd", "--strict", "1"),
+    ("'/nowhere'", "boot", "--image", "/nowhere"),
+    ("'smmuv3'", "boot", "--image", "/bin/sh", "smmuv3"),
+    ("these are 4", "boot", "--console", "vtd"),
+    ("'/nowhere'", "setup", "--base", "/nowhere"),
+    ("'vax'", "kunit", "--arch", "vax"),
+    ("'b'", "kunit", "a", "b"),
+    ("'um'", "kunit", "--arch", "um", "--debug"),
+    ("'nosuch'", "mutate", "nosuch"),
+    ("'nosuch'", "check", "nosuch"),
+    ("'/nowhere'", "series", "apply", "/nowhere"),
+    ("'frob'", "series", "frob"),
+    ("Changes in v2", "series", "mail", "--version", "2"),
+    ("'nosuch'", "bench", "--machine", "nosuch"),
+    ("'/dev/null'", "bench", "--baseline", "/dev/null"),
+    ("'/nowhere'", "report", "/nowhere"),
+)
+
+
+def refusals(run: Run) -> None:
+    """bad arguments get one line, and status 2"""
+    for says, name, *arguments in REFUSALS:
+        run.refuses(says, script(name), *arguments)
+    run.write(f"{len(REFUSALS)} passed, 0 failed")
+
+
+def _stock_repository(base: bases.Base, top: Path) -> Repository:
+    """Make a git tree of what the series edits of a base."""
+    made = series.commits_on(base, top.parent / f"{top.name}.made")
+    repository = made.repository
+    repository.git("update-ref", "refs/heads/stock", made.start)
+    Path(repository.top).rename(top)
+    return Repository(top)
+
+
+def _round_trip(run: Run, name: str) -> None:
+    """Mails that git am makes the patched tree of, and commits of the same."""
+    base = bases.find(name)
+    with paths.locked(base.directory):
+        bases.fetch(base)
+    patched = kernel.patched(base)
+    tree = _stock_repository(base, run.directory / f"tree-{name}")
+    mails = run.directory / f"mails-{name}"
+    mails.mkdir()
+    (mails / "mine.patch").write_text("somebody's own")
+    run.good(script("series"), "mail", "--base", name, "--output", mails)
+    if not (mails / "mine.patch").exists():
+        raise Wrong("a file that is no mail of ours is gone")
+    tree.git("checkout", "-q", "-b", "mails")
+    tree.git("am", "-q", *map(str, sorted(mails.glob("000[1-9]-*.patch"))))
+    for path, content in patched.edits.items():
+        _same(path, (tree.top / path).read_bytes(), content)
+    tree.git("checkout", "-q", "stock")
+    run.good(script("series"), "apply", tree.top)
+    tree.git("diff", "--exit-code", "mails", series.BRANCH)
+    if name == "mainline":
+        _save_back(run, tree)
+
+
+def _save_back(run: Run, tree: Repository) -> None:
+    """Commits are saved as they were applied; not over what is not committed."""
+    copy = run.directory / "copy"
+    listed = Repository(paths.TOP).git("ls-files", "-co", "--exclude-standard").splitlines()
+    for name in listed:
+        if (paths.TOP / name).is_file():
+            paths.write(
+                copy / name, (paths.TOP / name).read_bytes(), (paths.TOP / name).stat().st_mode
+            )
+    here = Repository(copy)
+    here.begin("test <test@localhost>")
+    change = copy / "drivers/iommu/iommu.c.patch"
+    kept = change.read_bytes()
+    change.write_bytes(kept + b" stale\n")
+    run.refuses("not committed", copy / "scripts/series", "save", tree.top)
+    here.git("commit", "-q", "-a", "-m", "stale")
+    run.good(copy / "scripts/series", "save", tree.top)
+    for name in patches.series_files() + [f"series/{each}" for each in series.carried()]:
+        _same(name, (copy / name).read_bytes(), (paths.TOP / name).read_bytes())
+    makefile = tree.top / "Makefile"
+    makefile.write_bytes(makefile.read_bytes() + b"\n")
+    run.refuses("not committed", script("series"), "apply", tree.top)
+
+
+def mails_mainline(run: Run) -> None:
+    """the mails of mainline, commits and back"""
+    _round_trip(run, "mainline")
+
+
+def mails_lts(run: Run) -> None:
+    """the mails of lts"""
+    _round_trip(run, "lts")
+
+
+def no_other_repository(run: Run) -> None:
+    """no git repository is touched that nobody has named"""
+    mine = Repository(run.directory / "mine")
+    paths.write(mine.top / "file", b"mine\n")
+    mine.begin("test <test@localhost>")
+    before = mine.git("log", "--all", "--format=%H %D") + mine.git("status", "--porcelain")
+    env = {"GIT_DIR": f"{mine.top}/.git", "GIT_WORK_TREE": str(mine.top)}
+    env["GIT_INDEX_FILE"] = f"{mine.top}/.git/index"
+    run.good(script("series"), "mail", "--output", run.directory / "mails", env=env)
+    after = mine.git("log", "--all", "--format=%H %D") + mine.git("status", "--porcelain")
+    if before != after:
+        raise Wrong("the repository of GIT_DIR has changed")
+
+
+def _boot(run: Run, *words: str) -> None:
+    run.good(script("boot"), *words)
+
+
+def machines(run: Run) -> None:
+    """every machine of x86_64, every setting"""
+    _boot(run, "--all", "--arch", "x86_64")
+
+
+def odd(run: Run) -> None:
+    """other parameters"""
+    _boot(run, "--odd", "--arch", "x86_64")
+
+
+def replug(run: Run) -> None:
+    """an external device comes and goes 50 times"""
+    _boot(run, "vtd-nopt-external", "--kernel", "patched", "--replug", "50")
+
+
+def image(run: Run) -> None:
+    """a kernel of Debian's shows the bug"""
+    said = run.good(script("boot"), "--image", "debian:6.12")
+    if not re.search(r"^vtd-nopt +iommu.strict=0 +0000:00:02.0 +DMA$", said, re.M):
+        raise Wrong("it does not say DMA")
+
+
+_ONE = ("vtd", "--kernel", "patched", "--strict", "1")
+
+
+def panic(run: Run) -> None:
+    """a panic fails"""
+    run.fails(1, "Kernel panic", script("boot"), *_ONE, "--append", "rdinit=/nosuch")
+
+
+def hang(run: Run) -> None:
+    """a guest that hangs fails"""
+    words = ["--timeout", "10", "--append", "rdinit=/nosuch panic=0"]
+    run.fails(1, "killed", script("boot"), *_ONE, *words)
+
+
+def wrong_type(run: Run) -> None:
+    """a type that is not right fails"""
+    said = run.fails(1, "UNEXPECTED", script("boot"), *_ONE, "--append", "iommu.strict=0")
+    if "patched should be DMA" not in said:
+        raise Wrong("it does not say what the type should be")
+
+
+def kunit(run: Run) -> None:
+    """KUnit on x86_64"""
+    run.good(script("kunit"))
+
+
+def kunit_um(run: Run) -> None:
+    """KUnit on um"""
+    run.good(script("kunit"), "--arch", "um")
+
+
+def kunit_fails(run: Run) -> None:
+    """KUnit without a case fails, and one that hangs"""
+    run.fails(1, "0 tests run", script("kunit"), "--strict", "0", "nosuch")
+    run.fails(1, "killed", script("kunit"), "--strict", "0", "--timeout", "1")
+
+
+def static(run: Run) -> None:
+    """static checks"""
+    names = [name for name in check.CHECKS if name not in SLOW_CHECKS]
+    run.good(script("check"), *names)
+
+
+def bench(run: Run) -> None:
+    """bench, a short pair, and its page"""
+    output = run.directory / "bench"
+    run.good(script("bench"), "--quick", "--machine", "vtd-nopt", "--output", output)
+    page = (output / "report.html").read_text()
+    if page.count("<svg") != 2 or page.count("</svg>") != 2 or page.count("<table") != 3:
+        raise Wrong("the page lacks a plot or a table")
+    if re.search(r"""(src|href)="?(http|file)""", page):
+        raise Wrong("the page needs something else")
+
+
+def mutants(run: Run) -> None:
+    """mutants"""
+    run.good(script("mutate"))
+
+
+def interrupted(run: Run) -> None:
+    """Ctrl-C and kill -9 leave no QEMU behind for long"""
+    for number, within in ((signal.SIGINT, 5.0), (signal.SIGKILL, 60.0)):
+        child = process.start(
+            [script("boot"), "vtd", "--timeout", "20", "--append", "rdinit=/nosuch panic=0"],
+            env={**process.environment(), "MARKED": str(run.directory)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        if not _wait_for(lambda: bool(_marked(run, "qemu")), 60.0):
+            raise Wrong("no QEMU was started")
+        os.kill(child.pid, number)
+        child.wait()
+        process.forget(child)
+        if not _wait_for(lambda: not _marked(run, "qemu"), within):
+            raise Wrong(f"QEMU is still there {within} s after signal {number}")
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _marked(run: Run, name: str) -> list[int]:
+    """Return the processes of a name that have this run's mark in their environment."""
+    found = []
+    mark = f"MARKED={run.directory}".encode()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and name in (entry / "comm").read_text():
+                if mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+        except OSError:
+            pass  # it has ended meanwhile
+    return found
+
+
+def two_at_once(run: Run) -> None:
+    """two runs at once"""
+    status: list[int] = []
+    logs = [replace_log(run, number) for number in (1, 2)]
+
+    def one(each: Run) -> None:
+        status.append(each.call(script("boot"), "vtd-nopt", "--strict", "0")[0])
+
+    threads = [threading.Thread(target=one, args=(each,)) for each in logs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if status != [0, 0]:
+        raise Wrong(f"they end with {status}")
+
+
+def replace_log(run: Run, number: int) -> Run:
+    """Return the same run with a log of its own."""
+    return Run(run.directory, run.log.with_suffix(f".{number}.log"))
+
+
+def content_decides(run: Run) -> None:
+    """a file that was changed with its old date, deleted or added is put right, and built"""
+    base = bases.find("mainline")
+    source = base.directory / "patched/drivers/iommu/iommu.c"
+    header = base.directory / "patched/include/linux/iova.h"
+    added = base.directory / "patched/drivers/iommu/added.c"
+    state, content = source.stat(), source.read_bytes()
+    source.write_bytes(content.replace(b"!iommu_dma_strict", b"iommu_dma_strict", 1))
+    os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns))
+    header.unlink()
+    added.write_text("/* nothing */\n")
+    _boot(run, "vtd-nopt", "--strict", "0", "--kernel", "patched")
+    _same("iommu.c", source.read_bytes(), content)
+    if not header.exists() or added.exists():
+        raise Wrong("a file is still missing, or still there")
+    said = run.good(script("boot"), "vtd-nopt", "--strict", "0", "--kernel", "patched")
+    if "build patched" in said:
+        raise Wrong("it builds again though nothing has changed")
+
+
+def arm64(run: Run) -> None:
+    """the machines of arm64"""
+    _boot(run, "--all", "--arch", "arm64")
+
+
+def s390(run: Run) -> None:
+    """the machines of s390"""
+    _boot(run, "--all", "--arch", "s390")
+    _boot(run, "--odd", "--arch", "s390")
+
+
+def riscv(run: Run) -> None:
+    """the machines of RISC-V"""
+    _boot(run, "--all", "--arch", "riscv")
+
+
+def kunit_arm64(run: Run) -> None:
+    """KUnit on arm64"""
+    run.good(script("kunit"), "--arch", "arm64")
+
+
+def kunit_s390(run: Run) -> None:
+    """KUnit on s390"""
+    run.good(script("kunit"), "--arch", "s390")
+
+
+def lts_machines(run: Run) -> None:
+    """the x86_64 machines on lts"""
+    _boot(run, "--base", "lts", "--all", "--arch", "x86_64", "--passthrough", "unset")
+
+
+def lts_kunit(run: Run) -> None:
+    """KUnit on lts"""
+    run.good(script("kunit"), "--base", "lts")
+
+
+def lts_static(run: Run) -> None:
+    """static checks on lts"""
+    run.good(script("check"), "--base", "lts")
+
+
+def commits(run: Run) -> None:
+    """each commit by itself"""
+    run.good(script("series"), "test")
+
+
+def slow_static(run: Run) -> None:
+    """static checks for other architectures and compilers"""
+    run.good(script("check"), *SLOW_CHECKS)
+
+
+def debian_12(run: Run) -> None:
+    """a bare Debian 12, as a user"""
+    chroot.try_out(run.call, "bookworm", run.directory)
+
+
+def debian_13(run: Run) -> None:
+    """a bare Debian 13, as root"""
+    chroot.try_out(run.call, "trixie", run.directory)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Checks that belong together. is_full: only with --full, or when it is named."""
+
+    about: str
+    checks: Sequence[Callable[[Run], None]]
+    is_full: bool = False
+
+
+PARTS: Mapping[str, Part] = {
+    "workbench": Part(
+        "the workbench, and that it can fail",
+        (
+            *(workbench, refusals, panic, hang, wrong_type, interrupted, two_at_once),
+            *(content_decides, no_other_repository, image),
+        ),
+    ),
+    "series": Part("the series as mails and commits", (mails_mainline, mails_lts)),
+    "machines": Part("the machines of x86_64", (machines, odd, replug)),
+    "selftest": Part("the selftest elsewhere", (judge_with_libc, kselftest)),
+    "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
+    "static": Part("static checks", (static,)),
+    "bench": Part("the benchmark", (bench,)),
+    "mutants": Part("that KUnit can fail", (mutants,)),
+    "archs": Part(
+        "arm64, s390 and RISC-V", (arm64, s390, riscv, kunit_arm64, kunit_s390), True
+    ),
+    "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
+    "commits": Part("each commit by itself", (commits,), True),
+    "compilers": Part("other architectures and compilers", (slow_static,), True),
+    "debian-12": Part("a bare Debian 12", (debian_12,), True),
+    "debian-13": Part("a bare Debian 13", (debian_13,), True),
+}
+
+
+@dataclass
+class Tally:
+    """How many checks have passed, and how many have not."""
+
+    passed: int = 0
+    failed: int = 0
+
+
+_NUMBERS = re.compile(r"(\d+) (?:passed|killed), (\d+) (?:failed|survived)")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def one(function: Callable[[Run], None], directory: Path, tally: Tally) -> None:
+    """Run a check, print and count how it went."""
+    label = (function.__doc__ or "").strip()
+    log = directory / f"{function.__name__}.log"
+    log.touch()
+    own = directory / function.__name__
+    own.mkdir()
+    why = ""
+    with progress.activity(f"check {tally.passed + tally.failed + 1}, {label}") as activity:
+        try:
+            function(Run(own, log))
+        except (Wrong, CannotTell) as error:
+            why = str(error)
+    numbers = _NUMBERS.match(_last_line(log))
+    good, bad = (int(numbers[1]), int(numbers[2])) if numbers else (int(not why), 0)
+    bad = max(bad, 1) if why else bad
+    tally.passed += good
+    tally.failed += bad
+    if not bad:
+        counts = f": {numbers[0]}" if numbers else ""
+        progress.result(f"ok      {label}{counts} ({activity.seconds()} s)")
+        return
+    progress.result(f"FAILED  {label}: {why}")
+    tail = log.read_text(errors="replace").splitlines()[-60:]
+    progress.say(f"{log} ends:", *(f"  | {line}" for line in tail))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the verb is for."""
+    parser = verb.Arguments(__doc__ or "")
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("parts", nargs="*")
+    asked = parser.parse(arguments)
+    if asked.list:
+        for name, part in PARTS.items():
+            print(f"{name:10} {'--full  ' if part.is_full else '        '}{part.about}")
+        return AS_EXPECTED
+    for name in asked.parts:
+        if name not in PARTS:
+            raise CannotTell(f"part '{name}': must be one of: {' '.join(PARTS)}")
+    chosen = asked.parts or [name for name in PARTS if asked.full or not PARTS[name].is_full]
+    base = bases.find("mainline")
+    setup.prepare(base, ["x86_64", "um"], *packages.CHECK, *packages.GIT, *packages.PYTEST)
+    run, tally = paths.run_directory("test"), Tally()
+    for name in chosen:
+        for function in PARTS[name].checks:
+            one(function, run, tally)
+    if tally.failed:
+        paths.keep(run)
+    progress.result("")
+    progress.result(f"{tally.passed} passed, {tally.failed} failed")
+    return NOT_AS_EXPECTED if tally.failed else AS_EXPECTED
