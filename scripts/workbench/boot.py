@@ -238,7 +238,7 @@ class Rows:
         if self.is_short:
             self.table = table.short([way.setting for way in ways_])
         else:
-            self.table = table.long(*kernels)
+            self.table = table.one() if "image" in kernels else table.long()
         for line in self.table.head:
             progress.result(line)
 
@@ -275,8 +275,10 @@ class Rows:
                 marks.append(f"UNEXPECTED: {job.kernel} should be {want}")
             elif result.complaints or result.fault:
                 marks.append(f"FAILED: {job.kernel}, see below")
+            elif job.is_too_strict(device):
+                marks.append("strict, though it could be lazy")
         first = types.get("stock", types.get("image", "-"))
-        second = types.get("patched", types.get("commit", first if "image" in types else "-"))
+        second = types.get("patched", types.get("commit", "-"))
         return table.Cell(first, second, tuple(marks))
 
 

@@ -48,6 +48,11 @@ class Job:
         """Return the type that a device has to have."""
         return policy.boot_type(device.policy, self.setting, self.does_as)
 
+    def is_too_strict(self, device: Device) -> bool:
+        """Whether somebody else's kernel makes a device strict that patched would not."""
+        patched = policy.boot_type(device.policy, self.setting, "patched")
+        return self.kernel == "image" and self.type_of(device) != patched
+
 
 def expected_results(job: Job, has_drivers: bool, replugs: int) -> list[verdict.Expected]:
     """Return what the guest has to report of a boot."""

@@ -9,6 +9,7 @@ from typing import Callable, Sequence
 from workbench.policy import Setting
 
 LONG = "{:18}  {:34}  {:12}  {:8}  {:8}  {}"
+ONE = "{:18}  {:34}  {:12}  {:8}  {}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Table:
     row: Callable[[str, str, str, Sequence[Cell]], str]
 
 
-def long(first: str = "stock", second: str = "patched") -> Table:
+def long() -> Table:
     """Return a table with a row for each machine, parameters and device."""
 
     def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
@@ -58,8 +59,19 @@ def long(first: str = "stock", second: str = "patched") -> Table:
         )
         return line.rstrip()
 
-    head = LONG.format("machine", "parameters", "device", first, second, "").rstrip()
+    head = LONG.format("machine", "parameters", "device", "stock", "patched", "").rstrip()
     return Table([head], row)
+
+
+def one() -> Table:
+    """Return a table with a row as in long(), of one kernel."""
+
+    def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
+        cell = cells[0]
+        says = " ".join(cell.marks)
+        return ONE.format(machine, words or "-", device, cell.stock, says).rstrip()
+
+    return Table([ONE.format("machine", "parameters", "device", "type", "").rstrip()], row)
 
 
 def short(settings: Sequence[Setting]) -> Table:
