@@ -4,79 +4,73 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable
 
-from workbench import packages, paths
+from workbench import packages, paths, process
 from workbench.status import CannotTell
 
 Call = Callable[..., tuple[int, str]]
 
-_SCRIPT = """
-set -e
-mount -t proc none "$1/proc"
-mount --rbind /dev "$1/dev"
-exec chroot "$1" sh -ec "$2"
-"""
+# Mounts and processes end with it
+_OWN = ("unshare", "--mount", "--fork", "--pid", "--kill-child")
+_ENTER = 'mount -t proc none "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$1" sh -c "$2"'
 _USER = "somebody"
-_PLACE = "/home/somebody/checkout"
 
 
-def _make(call: Call, release: str, top: Path) -> None:
-    log = paths.BUILD / "log"
-    packages.install([packages.Need("debootstrap", "debootstrap")], log)
-    site = packages.mirror(log)
-    # A name of its own is of no use to a bare system: it has no resolver but ours
-    _good(call, "debootstrap", "--variant=minbase", release, top, site)
-    for name in ("/etc/resolv.conf", "/etc/hosts"):
-        if Path(name).exists():
-            paths.write(top / name.lstrip("/"), Path(name).read_bytes())
-    for file in Path("/etc/apt/apt.conf.d").glob("*proxy*"):
-        paths.write(top / str(file).lstrip("/"), file.read_bytes())
+class Bare:
+    """A Debian with no more than it needs, and what apt of this machine is told."""
+
+    def __init__(self, call: Call, release: str, top: Path) -> None:
+        self.call = call
+        self.top = top
+        packages.install([packages.Need("debootstrap", "debootstrap")], paths.BUILD / "log")
+        site = packages.mirror(paths.BUILD / "log")
+        self.good("debootstrap", "--variant=minbase", release, top, site)
+        acquire = process.output(["apt-config", "dump", "Acquire"])
+        paths.write(top / "etc/apt/apt.conf.d/99host", acquire.encode())
+        for name in ("resolv.conf", "hosts"):
+            if Path("/etc", name).exists():
+                paths.write(top / "etc" / name, Path("/etc", name).read_bytes())
+
+    def good(self, *command: str | Path) -> str:
+        """Run a program outside; return what it says, CannotTell if it fails."""
+        status, said = self.call(*command)
+        if status:
+            raise CannotTell(f"{Path(command[0]).name} ends with {status}: {said[-200:]}")
+        return said
+
+    def inside(self, line: str) -> str:
+        """Run a line of shell in it."""
+        return self.good(*_OWN, "sh", "-c", _ENTER, "sh", self.top, line)
+
+    def clone(self, place: str) -> None:
+        """Have a clone of what is committed here."""
+        self.good("git", "clone", "-q", "--no-hardlinks", paths.TOP, f"{self.top}{place}")
 
 
-def _good(call: Call, *command: str | Path) -> str:
-    status, said = call(*command)
-    if status:
-        raise CannotTell(f"{Path(command[0]).name} ends with {status}")
-    return said
-
-
-def _inside(call: Call, top: Path, line: str) -> str:
-    """Run a line of shell in the chroot, whose mounts end with it."""
-    return _good(
-        call,
-        "unshare",
-        "--mount",
-        "--fork",
-        "--pid",
-        "--kill-child",
-        "sh",
-        "-c",
-        _SCRIPT,
-        "sh",
-        top,
-        line,
-    )
-
-
-def try_out(call: Call, release: str, directory: Path, lines: Sequence[str] = ()) -> None:
-    """Do in a bare Debian what the README says: as root, and as a user after setup.
-
-    Raises CannotTell if something fails.
-    """
-    top = directory / release
+def as_root(call: Call, release: str, top: Path) -> None:
+    """Do in a bare Debian what the README says, as root."""
     try:
-        _make(call, release, top)
-        _inside(call, top, f"useradd -m {_USER}")
-        _good(call, "git", "clone", "-q", "--no-hardlinks", paths.TOP, f"{top}{_PLACE}")
-        _inside(call, top, f"chown -R {_USER}: {_PLACE}")
-        _inside(call, top, f"{_PLACE}/scripts/setup")
-        as_user = f"su {_USER} -c '{_PLACE}/scripts/boot'"
-        _inside(call, top, as_user)
-        owned = _inside(call, top, f"find {_PLACE} /home/{_USER} -user root")
+        bare = Bare(call, release, top)
+        bare.clone("/root/checkout")
+        bare.inside("/root/checkout/scripts/boot")
+        bare.inside("/root/checkout/scripts/boot --image debian:6.12")
+    finally:
+        paths.remove(top)
+
+
+def as_user(call: Call, release: str, top: Path) -> None:
+    """The same as a user, for whom root has installed packages once."""
+    place = f"/home/{_USER}/checkout"
+    try:
+        bare = Bare(call, release, top)
+        bare.inside(f"useradd -m {_USER}")
+        bare.clone(place)
+        bare.inside(f"chown -R {_USER}: {place}")
+        bare.inside(f"{place}/scripts/setup")
+        bare.inside(f"su {_USER} -c '{place}/scripts/boot && {place}/scripts/kunit'")
+        owned = bare.inside(f"find /home/{_USER} -user root")
         if owned.strip():
             raise CannotTell(f"belongs to root: {owned.splitlines()[0]}")
-        for line in lines:
-            _inside(call, top, line)
     finally:
         paths.remove(top)

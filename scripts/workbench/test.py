@@ -497,14 +497,24 @@ def slow_static(run: Run) -> None:
     run.good(script("check"), *SLOW_CHECKS)
 
 
-def debian_12(run: Run) -> None:
+def debian_12_root(run: Run) -> None:
+    """a bare Debian 12, as root"""
+    chroot.as_root(run.call, "bookworm", run.directory / "top")
+
+
+def debian_12_user(run: Run) -> None:
     """a bare Debian 12, as a user"""
-    chroot.try_out(run.call, "bookworm", run.directory)
+    chroot.as_user(run.call, "bookworm", run.directory / "top")
 
 
-def debian_13(run: Run) -> None:
+def debian_13_root(run: Run) -> None:
     """a bare Debian 13, as root"""
-    chroot.try_out(run.call, "trixie", run.directory)
+    chroot.as_root(run.call, "trixie", run.directory / "top")
+
+
+def debian_13_user(run: Run) -> None:
+    """a bare Debian 13, as a user"""
+    chroot.as_user(run.call, "trixie", run.directory / "top")
 
 
 @dataclass(frozen=True)
@@ -537,8 +547,8 @@ PARTS: Mapping[str, Part] = {
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
-    "debian-12": Part("a bare Debian 12", (debian_12,), True),
-    "debian-13": Part("a bare Debian 13", (debian_13,), True),
+    "debian-12": Part("a bare Debian 12", (debian_12_root, debian_12_user), True),
+    "debian-13": Part("a bare Debian 13", (debian_13_root, debian_13_user), True),
 }
 
 

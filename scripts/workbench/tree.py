@@ -103,7 +103,7 @@ def _is_same(path: Path, other: Path) -> bool:
         )
     try:
         return path.read_bytes() == other.read_bytes() and _mode(path) == _mode(other)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
 
 

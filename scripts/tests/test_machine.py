@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Data files: what is wrong in them is an error that names file and line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from workbench import machine, measures, mutate, parameters
+from workbench.status import CannotTell
+
+VTD = "about a\narch x86_64\ndevice 0000:00:02.0 free virtio-blk\n"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A copy of the machines of this repository."""
+    copy = tmp_path / "machine"
+    shutil.copytree(machine.MACHINES, copy)
+    return copy
+
+
+def test_all_of_ours() -> None:
+    machines = machine.read_all()
+    assert len(machines) == 16
+    assert machines["vtd-nopt-external"].bounced == "0000:01:00.0"
+    assert machines["smmuv3"].count == ("smmuv3_*range_inval", "smmuv3_cmdq_tlbi*")
+    assert parameters.read()["vtd"][-1][0].strict == "off"
+    assert all(row.rounds for row in measures.read())
+    assert mutate.read()["stock"].is_reversed
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("cont x", "'cont': must be one of"),  # it made a skip of a check once
+        ("device 0000:00:03.0 fre nvme", "'fre': must be one of: free required"),
+        ("device 0000:00:03.0 free floppy", "'floppy': must be one of"),
+        ("device 00:03.0 free nvme", "'00:03.0': must be a PCI device"),
+        ("device 0000:00:03.0 free", "must be ADDRESS CLASS KIND"),
+        ("writes 0000:00:09.0", "'0000:00:09.0': is no device"),
+        ("bounced 0000:00:09.0", "is no device"),
+        ("plug 0000:00:02.0", "what device_add is told"),
+        ("probe no", "must be yes"),
+        ("strict", "'strict' has no value"),
+        ("arch arm64", "'arch' comes a second time"),
+    ],
+)
+def test_a_wrong_line_is_named(directory: Path, line: str, says: str) -> None:
+    (directory / "wrong").write_text(VTD + line + "\n")
+    with pytest.raises(CannotTell) as raised:
+        machine.read("wrong", directory)
+    assert f"{directory}/wrong:4: " in str(raised.value)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("lost", ["about", "arch", "device"])
+def test_a_missing_key_is_named(directory: Path, lost: str) -> None:
+    lines = [line for line in VTD.splitlines() if not line.startswith(lost)]
+    (directory / "wrong").write_text("\n".join(lines))
+    with pytest.raises(CannotTell, match=f"wrong: '{lost}' is missing"):
+        machine.read("wrong", directory)
+
+
+def test_an_unknown_architecture(directory: Path) -> None:
+    (directory / "wrong").write_text(VTD.replace("x86_64", "vax"))
+    with pytest.raises(CannotTell, match="'vax': must be one of: arm64"):
+        machine.read("wrong", directory)
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("vtdd 1 unset a", "'vtdd': must be one of"),
+        ("vtd 2 unset a", "'2': must be one of: unset 0 1 off"),
+        ("vtd 1 2 a", "'2': must be one of: unset 0 1"),
+        ("vtd 1 unset", "must be MACHINES STRICT"),
+    ],
+)
+def test_parameters(tmp_path: Path, line: str, says: str) -> None:
+    file = tmp_path / "parameters"
+    file.write_text(f"# a comment\n{line}\n")
+    with pytest.raises(CannotTell) as raised:
+        parameters.read(file)
+    assert f"{file}:2: " in str(raised.value) and says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("slow 1 vtd 0 2 0 a", "'slow': must be one of: full quick"),
+        ("full 1 vtdd 0 2 0 a", "'vtdd': must be one of"),
+        ("full x vtd 0 2 0 a", "must be SET ROUNDS"),
+        ("full 1 vtd 2 2 0 a", "'2': must be one of: 0 1"),
+    ],
+)
+def test_measures(tmp_path: Path, line: str, says: str) -> None:
+    file = tmp_path / "measures"
+    file.write_text(line)
+    with pytest.raises(CannotTell) as raised:
+        measures.read(file)
+    assert f"{file}:1: " in str(raised.value) and says in str(raised.value)
+
+
+@pytest.mark.parametrize("head", ["mutant a", "mutant a vax: b", "mutant stock um: b"])
+def test_mutants(tmp_path: Path, head: str) -> None:
+    file = tmp_path / "mutants"
+    file.write_text(f"# a comment\n\n{head}\n--- a/x\n")
+    with pytest.raises(CannotTell) as raised:
+        mutate.read(file)
+    assert f"{file}:3: " in str(raised.value)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Diffs: without fuzz, variants, and what does not apply is told."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+
+from workbench import patches
+
+OLD = [f"line {number}\n" for number in range(20)]
+
+
+def _diff(old: list[str], number: int, new: str) -> str:
+    changed = [*old[:number], new, *old[number + 1 :]]
+    return "".join(difflib.unified_diff(old, changed, "a/x.c", "b/x.c"))
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """A repository with one edit and one file."""
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "drivers/x.c.patch").write_text(_diff(OLD, 9, "mainline\n"))
+    (tmp_path / "drivers/own.c").write_text("own\n")
+    own = "--- a/drivers/own.c\n+++ b/drivers/own.c\n@@ -1 +1 @@\n-own\n+lts\n"
+    (tmp_path / "drivers/own.c.lts.patch").write_text(own)
+    return tmp_path
+
+
+def _tree(top: Path, lines: list[str]) -> Path:
+    (top / "tree").mkdir(exist_ok=True)
+    (top / "tree/x.c").write_text("".join(lines))
+    return top / "tree"
+
+
+def test_applied(top: Path) -> None:
+    edits = patches.apply_series(_tree(top, OLD), "Linux", top)
+    assert b"mainline\n" in edits["x.c"] and edits["drivers/own.c"] == b"own\n"
+
+
+def test_moved_is_no_fuzz(top: Path) -> None:
+    edits = patches.apply_series(_tree(top, ["more\n"] * 5 + OLD), "Linux", top)
+    assert b"mainline\n" in edits["x.c"]
+
+
+def test_other_context_is_refused(top: Path) -> None:
+    other = [*OLD[:7], "other\n", *OLD[8:]]
+    with pytest.raises(patches.DoesNotApply) as raised:
+        patches.apply_series(_tree(top, other), "Linux", top)
+    assert "drivers/x.c.patch does not apply to Linux; --base lts" in str(raised.value)
+    assert "mainline" in raised.value.hunks
+
+
+def test_the_variant_is_taken_with_those_of_our_own_files(top: Path) -> None:
+    other = [*OLD[:7], "other\n", *OLD[8:]]
+    (top / "drivers/x.c.lts.patch").write_text(_diff(other, 9, "variant\n"))
+    edits = patches.apply_series(_tree(top, other), "Linux", top)
+    assert b"variant\n" in edits["x.c"] and edits["drivers/own.c"] == b"lts\n"
+
+
+def test_the_variant_has_no_fuzz_either(top: Path) -> None:
+    other = [*OLD[:7], "other\n", *OLD[8:]]
+    (top / "drivers/x.c.lts.patch").write_text(_diff(other, 9, "variant\n"))
+    with pytest.raises(patches.DoesNotApply):
+        patches.apply_series(_tree(top, [*OLD[:7], "third\n", *OLD[8:]]), "Linux", top)
+
+
+def test_in_there_already(top: Path) -> None:
+    with pytest.raises(patches.DoesNotApply, match="it is in there already"):
+        patches.apply_series(_tree(top, [*OLD[:9], "mainline\n", *OLD[10:]]), "Linux", top)
+
+
+def test_a_file_that_is_not_there(top: Path) -> None:
+    (top / "tree").mkdir()
+    with pytest.raises(patches.DoesNotApply, match="no x.c there"):
+        patches.apply_series(top / "tree", "Linux", top)
+
+
+def test_the_tree_is_only_read(top: Path) -> None:
+    tree = _tree(top, OLD)
+    patches.apply_series(tree, "Linux", top)
+    assert (tree / "x.c").read_text() == "".join(OLD)
+    assert [path.name for path in tree.iterdir()] == ["x.c"]
