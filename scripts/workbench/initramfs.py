@@ -56,7 +56,7 @@ def _programs(sources: Sources) -> dict[str, Path]:
     return programs
 
 
-def _command(source: Path, sources: Sources, target: str, out: Path) -> list[str | Path]:
+def command(source: Path, sources: Sources, target: str, out: Path) -> list[str | Path]:
     """Return the command that compiles a program."""
     nolibc = sources.tree / "tools/include/nolibc"
     include = [nolibc, *sources.headers, sources.tree / "tools/testing/selftests"]
@@ -88,7 +88,7 @@ def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
     paths.remove(directory)
     directory.mkdir(parents=True)
     commands = [
-        _command(source, sources, arch.target, directory / name)
+        command(source, sources, arch.target, directory / name)
         for name, source in programs.items()
     ]
     process.step(f"compile the guest for {arch.name}", directory / "log", *commands)

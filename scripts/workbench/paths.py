@@ -72,8 +72,11 @@ def remove(path: Path) -> None:
     """Remove a file or a directory with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        return
+    try:
+        path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
 
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> None:

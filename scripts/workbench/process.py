@@ -31,29 +31,27 @@ class Failed(CannotTell):
         self.status = status
 
 
+# By these git is led to a repository: "git rev-parse --local-env-vars" names them
+OF_A_REPOSITORY = {
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_CONFIG_COUNT"),
+    *("GIT_CONFIG_PARAMETERS", "GIT_DIR", "GIT_GRAFT_FILE", "GIT_IMPLICIT_WORK_TREE"),
+    *("GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NAMESPACE"),
+    *("GIT_NO_REPLACE_OBJECTS", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"),
+    *("GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_WORK_TREE"),
+}
+
+
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment for a program: ours, in English, without what git is told.
 
     GIT_DIR and its like, as hooks set them, would lead git to a repository that nobody
-    named. GLIBC_TUNABLES gives compilers huge pages: a quarter faster where page faults
-    are dear.
+    has named. GLIBC_TUNABLES gives compilers huge pages: a quarter faster where page
+    faults are dear.
     """
-    told = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GIT_") or name in _GIT_KEPT
-    }
+    told = {name: value for name, value in os.environ.items() if name not in OF_A_REPOSITORY}
     told.update(LC_ALL="C", GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
     told.update(changes)
     return told
-
-
-# Who commits, and how mail and ssh are reached: they name no repository
-_GIT_KEPT = {
-    f"GIT_{who}_{what}"
-    for who in ("AUTHOR", "COMMITTER")
-    for what in ("NAME", "EMAIL", "DATE")
-} | {"GIT_ASKPASS", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_EXEC_PATH"}
 
 
 def start(command: Words, **options: Any) -> "subprocess.Popen[bytes]":

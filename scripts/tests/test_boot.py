@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What scripts/boot makes of its options, and of what guests have left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Sequence
+
+import pytest
+
+from workbench import boot, job, machine, policy, table, verdict
+from workbench.guest import Outcome
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+
+
+def _jobs(*arguments: str) -> list[job.Job]:
+    asked = boot.options().parse(arguments)
+    boot._refuse_together(asked)
+    chosen = boot.choose(asked)
+    names = [asked.kernel] if asked.kernel else ["stock", "patched"]
+    return boot._jobs(chosen, boot.ways(asked, chosen), names)
+
+
+def _machines(jobs: Sequence[job.Job]) -> list[str]:
+    return list(dict.fromkeys(each.machine.name for each in jobs))
+
+
+def test_the_main_job() -> None:
+    jobs = _jobs()
+    assert _machines(jobs) == ["vtd", "vtd-nopt", "vtd-nopt-external"]
+    assert len(jobs) == 3 * 2 * 2
+
+
+def test_all() -> None:
+    assert len(_jobs("--all")) == 288
+    assert len(_jobs("--all", "vtd")) == 18
+    assert len(_jobs("--all", "--arch", "arm64")) == 2 * 18
+
+
+@pytest.mark.parametrize("order", [("--strict", "1", "--all"), ("--all", "--strict", "1")])
+def test_all_of_one_setting(order: Sequence[str]) -> None:
+    jobs = _jobs(*order)
+    assert {each.way.setting.strict for each in jobs} == {"1"}
+    assert {each.way.setting.passthrough for each in jobs} == {"unset", "0", "1"}
+    assert len(jobs) == 16 * 3 * 2
+
+
+def test_odd() -> None:
+    assert _machines(_jobs("--odd")) == ["amdvi", "vtd", "vtd-nopt", "zpci", "zpci-probe"]
+    assert all(each.way.words for each in _jobs("--odd"))
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("--odd", "--all"), "--odd and --all"),
+        (("--odd", "--passthrough", "1"), "--odd and --passthrough"),
+        (("--image", "x", "--kernel", "stock"), "--image and --kernel"),
+        (("--image", "x", "--base", "lts"), "--image and --base"),
+        (("--odd", "virtio-iommu"), "has none for virtio-iommu"),
+        (("--odd", "--arch", "riscv"), "has none for --arch riscv"),
+        (("--arch", "arm64", "vtd"), "no such machine"),
+        (("--arch", "vax"), "'vax': must be one of"),
+        (("--strict",), "--strict"),
+        (("--wrong",), "--wrong"),
+        (("--replug", "-1"), "--replug"),
+    ],
+)
+def test_what_means_nothing_is_refused(arguments: Sequence[str], says: str) -> None:
+    with pytest.raises(CannotTell) as raised:
+        _jobs(*arguments)
+    assert says in str(raised.value) and "\n" not in str(raised.value)
+
+
+def _console(type_: str) -> str:
+    return f"# 0000:00:02.0 group 1 {type_}\r\n# 0000:00:03.0 group 2 {type_}\r\n"
+
+
+class _Silent(verdict.Parser):
+    """A parser that finds nothing wrong."""
+
+    def __init__(self) -> None:
+        pass
+
+    def parse(self, console: str) -> verdict.Report:
+        return verdict.Report("main", "SUCCESS")
+
+
+def _judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_: str, outcome: Outcome
+) -> boot.Result:
+    monkeypatch.setattr(verdict, "complaints", lambda report, expected: [])
+    asked = boot.options().parse(["vtd"])
+    each = job.Job(machine.read("vtd"), "patched", job.Way(policy.Setting("1")))
+    log = tmp_path / "log"
+    log.write_text(_console(type_))
+    return boot.Booter(asked, tmp_path, _Silent())._judge(each, log, outcome)
+
+
+def test_a_wrong_type_that_the_guest_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not _judge(tmp_path, monkeypatch, "DMA", Outcome()).complaints
+    wrong = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
+    assert wrong.complaints == ["0000:00:02.0 should be DMA, and yet was passed"]
+
+
+def test_the_end_of_a_guest_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _judge(tmp_path, monkeypatch, "DMA", Outcome("killed")).complaints == ["killed"]
+
+
+def test_failures_and_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = _judge(tmp_path, monkeypatch, "DMA", Outcome())
+    assert boot._report_failures("boot", [good]) == AS_EXPECTED
+    bad = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
+    assert boot._report_failures("boot", [good, bad]) == NOT_AS_EXPECTED
+    fault = _judge(tmp_path, monkeypatch, "DMA", Outcome(fault="QEMU failed, status 1"))
+    with pytest.raises(CannotTell, match="QEMU failed"):
+        boot._report_failures("boot", [good, bad, fault])
+
+
+def test_rows_appear_when_they_are_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = _jobs("vtd", "--strict", "1")
+    rows = boot.Rows(boot.options().parse(["vtd"]), ["stock", "patched"], jobs)
+    capsys.readouterr()
+    types = {"0000:00:02.0": "DMA", "0000:00:03.0": "DMA"}
+    rows.add(boot.Result(jobs[0], tmp_path / "log", types))
+    assert capsys.readouterr().out == ""
+    rows.add(boot.Result(jobs[1], tmp_path / "log", {**types, "0000:00:03.0": "DMA-FQ"}))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and not lines[0].endswith("DMA-FQ")
+    assert lines[1].endswith("differs UNEXPECTED: patched should be DMA")
+
+
+def test_cells() -> None:
+    assert table.Cell("DMA", "DMA-FQ").short() == "DMA>FQ"
+    assert table.Cell("identity", "identity").short() == "ident"
+    assert table.Cell("-", "DMA", ("FAILED",)).short() == "DMA!"
+    assert table.Cell("-", "DMA").long() == ""

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Building, of a toy kernel: what is built again, and what is not.
+
+The toy's Makefile is called as the kernel's is, and compiles by copying. What it does it
+writes to a journal.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from workbench import base as bases
+from workbench import build, kernel, paths, tree
+from workbench.build import Target
+from workbench.kernel import Kernel
+from workbench.packages import LLVM
+from workbench.status import CannotTell
+
+MAKEFILE = r"""
+obj := $(CURDIR)/$(O)
+note = @echo $(1) >>$(CURDIR)/../journal
+objects := $(patsubst %.c,$(obj)/%.o,$(wildcard *.c))
+tinyconfig:
+	@mkdir -p $(obj) && ln -sfn .. $(obj)/source && echo CONFIG_TINY=y >$(obj)/.config
+	$(call note,tinyconfig)
+olddefconfig:
+	$(call note,olddefconfig)
+image: $(objects)
+	@cat $^ >$(obj)/image
+headers:
+$(obj)/%.o: %.c
+	@cp $< $@
+	$(call note,$*.o)
+"""
+MERGE = """#!/bin/sh
+# as merge_config.sh -m -O . .config FILES does
+shift 4
+cat "$@" >>.config
+"""
+
+
+class Toy:
+    """A base, with the journal of what was made of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.base = bases.Base("toy", directory / "toy")
+        self.target = Target("x86_64", "image")
+        stock = self.base.stock
+        paths.write(stock / "Makefile", MAKEFILE.encode())
+        paths.write(stock / "scripts/kconfig/merge_config.sh", MERGE.encode(), 0o755)
+        for name in ("a.c", "b.c", "Kconfig"):
+            paths.write(stock / name, f"{name}\n".encode())
+        for path in stock.rglob("*"):
+            os.utime(path, (1e9, 1e9))
+        tree.record(stock)
+        self.stock = kernel.stock(self.base)
+        self.patched = self.kernel({"b.c": b"edited\n"})
+
+    def kernel(self, edits: dict[str, bytes]) -> Kernel:
+        """Return a kernel with edits, that may start from stock's objects."""
+        return Kernel(self.base, "patched", edits, (), self.stock)
+
+    def build(self, built: Kernel, target: "Target | None" = None) -> list[str]:
+        """Build; return what was made."""
+        built.make()
+        build.kernel_image(built, target or self.target)
+        journal = self.base.directory / "journal"
+        made = journal.read_text().split() if journal.exists() else []
+        journal.write_text("")
+        return sorted(made, key=lambda name: name if name.endswith(".o") else "")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A toy, with fragments and a compiler of its own."""
+    config = tmp_path / "config"
+    for name in ("common", "x86_64", "arm64", "kunit", "debug"):
+        paths.write(config / f"{name}.config", f"CONFIG_{name.upper()}=y\n".encode())
+    programs = tmp_path / "bin"
+    for name in (f"clang{LLVM}", f"ld.lld{LLVM}"):
+        paths.write(programs / name, b"#!/bin/sh\n", 0o755)
+    monkeypatch.setattr(build, "CONFIG", config)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return Toy(tmp_path)
+
+
+CONFIGURED = ["tinyconfig", "olddefconfig"]
+
+
+def test_once(toy: Toy) -> None:
+    assert toy.build(toy.stock) == [*CONFIGURED, "a.o", "b.o"]
+    assert toy.build(toy.stock) == []
+    assert (toy.base.stock / "obj-x86_64/image").read_text() == "a.c\nb.c\n"
+
+
+def test_patched_starts_from_stocks_objects(toy: Toy) -> None:
+    toy.build(toy.stock)
+    made = toy.build(toy.patched)
+    assert "b.o" in made and "a.o" not in made
+    assert (toy.patched.tree / "obj-x86_64/image").read_text() == "a.c\nedited\n"
+
+
+def test_an_edit_compiles_what_it_edits(toy: Toy) -> None:
+    toy.build(toy.patched)
+    assert toy.build(toy.kernel({"b.c": b"again\n"})) == ["b.o"]
+    assert toy.build(toy.kernel({})) == ["b.o"]  # as a probe that is removed
+
+
+def test_changed_with_its_old_date(toy: Toy) -> None:
+    toy.build(toy.patched)
+    path = toy.patched.tree / "a.c"
+    date = path.stat().st_mtime_ns
+    path.write_text("x.c\n")
+    os.utime(path, ns=(date, date))
+    assert toy.build(toy.patched) == ["a.o"]
+    assert (toy.patched.tree / "obj-x86_64/image").read_text() == "a.c\nedited\n"
+
+
+def test_deleted(toy: Toy) -> None:
+    toy.build(toy.patched)
+    (toy.patched.tree / "a.c").unlink()
+    assert toy.build(toy.patched) == ["a.o"]
+
+
+def test_changed_while_another_architecture_was_built(toy: Toy) -> None:
+    """And changed back: what each has been built from is known, not guessed from dates."""
+    arm64 = Target("arm64", "image")
+    toy.build(toy.patched)
+    other = toy.kernel({"b.c": b"other\n"})
+    toy.build(other, arm64)
+    toy.build(toy.patched, arm64)
+    toy.build(toy.patched)
+    for name in ("x86_64", "arm64"):
+        image = toy.patched.tree / f"obj-{name}/image"
+        assert image.read_text() == "a.c\nedited\n"
+
+
+def test_a_build_that_was_interrupted(toy: Toy) -> None:
+    toy.build(toy.patched)
+    (toy.patched.tree / "obj-x86_64/built").unlink()
+    assert toy.build(toy.patched) == []  # make looks, and finds nothing
+    assert (toy.patched.tree / "obj-x86_64/built").exists()
+
+
+def test_an_image_that_is_gone(toy: Toy) -> None:
+    toy.build(toy.patched)
+    (toy.patched.tree / "obj-x86_64/image").unlink()
+    toy.build(toy.patched)
+    assert (toy.patched.tree / "obj-x86_64/image").exists()
+
+
+def test_another_compiler_builds_all_anew(toy: Toy, tmp_path: Path) -> None:
+    toy.build(toy.patched)
+    paths.write(tmp_path / f"bin/clang{LLVM}", b"#!/bin/sh\n# newer\n", 0o755)
+    assert toy.build(toy.patched) == [*CONFIGURED, "a.o", "b.o"]
+
+
+def test_another_compiler_takes_no_objects_of_the_old_one(toy: Toy, tmp_path: Path) -> None:
+    toy.build(toy.stock)
+    paths.write(tmp_path / f"bin/clang{LLVM}", b"#!/bin/sh\n# newer\n", 0o755)
+    assert "a.o" in toy.build(toy.patched)
+
+
+def test_another_fragment_configures_again(toy: Toy) -> None:
+    toy.build(toy.patched)
+    fragment = build.CONFIG / "common.config"
+    fragment.write_text("CONFIG_OTHER=y\n")
+    assert toy.build(toy.patched)[:2] == CONFIGURED
+    fragment.write_text("CONFIG_COMMON=y\n")
+    assert toy.build(toy.patched)[:2] == CONFIGURED
+
+
+def test_kconfig_configures_again(toy: Toy) -> None:
+    toy.build(toy.patched)
+    edits = {"b.c": b"edited\n", "Kconfig": b"config X\n"}
+    assert toy.build(toy.kernel(edits))[:2] == CONFIGURED
+
+
+def test_what_tools_leave_builds_nothing(toy: Toy) -> None:
+    toy.build(toy.patched)
+    paths.write(toy.patched.tree / "scripts/__pycache__/x.pyc", b"x")
+    assert toy.build(toy.patched) == []
+
+
+def test_a_failure_names_its_log(toy: Toy) -> None:
+    broken = toy.kernel({"Makefile": (MAKEFILE + "image: none\nnone:\n\t@exit 3\n").encode()})
+    with pytest.raises(
+        CannotTell, match=r"build patched for x86_64 failed.*all of it: .*\.log"
+    ):
+        toy.build(broken)
+
+
+def test_every_symbol_has_to_be_there() -> None:
+    asked = "# a comment\nCONFIG_A=y\nCONFIG_B=n\n# CONFIG_C is not set\nCONFIG_D=4\n"
+    config = "CONFIG_A=y\n# CONFIG_B is not set\n# CONFIG_C is not set\nCONFIG_D=4\n"
+    assert build.not_configured(asked, config) == []
+    lost = build.not_configured(asked, "CONFIG_A=m\nCONFIG_D=2\n")
+    assert lost == [
+        *("CONFIG_A=y", "# CONFIG_B is not set", "# CONFIG_C is not set", "CONFIG_D=4")
+    ]
+
+
+def test_a_symbol_that_is_lost_fails(toy: Toy) -> None:
+    merge = {"scripts/kconfig/merge_config.sh": b"#!/bin/sh\n"}
+    with pytest.raises(
+        CannotTell, match="not in the configuration as asked for: CONFIG_COMMON=y"
+    ):
+        toy.build(toy.kernel(merge))
+
+
+def test_ccache_serves_another_checkout() -> None:
+    """What is compiled does not tell where, when and by whom."""
+    words = build.make(Path("/a/checkout/build/mainline/stock"), "obj-x86_64", "x86_64")
+    assert "O=obj-x86_64" in words  # relative, so that make's paths are
+    told = build.environment()
+    assert told["KBUILD_BUILD_TIMESTAMP"] == "@0"
+    assert told["KBUILD_BUILD_USER"] == told["KBUILD_BUILD_HOST"] == "build"
+    assert any("ccache" in word for word in build.CLANG)
+
+
+def test_absolute_paths_of_copied_objects_are_mended(tmp_path: Path) -> None:
+    obj = tmp_path / "patched/obj"
+    text = f"deps := {tmp_path}/stock/tools/objtool.c {tmp_path}/stocking/x\n"
+    paths.write(obj / "tools/.objtool.o.cmd", text.encode())
+    paths.write(obj / "binary.o", bytes(tmp_path) + b"/stock/x\0")
+    build.move(obj, tmp_path / "stock", tmp_path / "patched")
+    mended = (obj / "tools/.objtool.o.cmd").read_text()
+    assert mended == f"deps := {tmp_path}/patched/tools/objtool.c {tmp_path}/stocking/x\n"
+    assert (obj / "binary.o").read_bytes() == bytes(tmp_path) + b"/stock/x\0"

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Guests, with a program in the place of QEMU: it answers, hangs, dies, or floods."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from workbench import guest, machine
+
+# A QEMU that finds its monitor as QEMU does, and then does what follows
+FAKE = r"""
+import json, socket, sys, time
+chardev = sys.argv[sys.argv.index("-chardev") + 1]
+end = socket.socket(fileno=int(chardev.rpartition("fd=")[2]))
+lines = end.makefile("rw", newline="\n")
+def tell(**answer):
+    lines.write(json.dumps(answer) + "\n")
+    lines.flush()
+def hear():
+    line = lines.readline()
+    return json.loads(line) if line else None
+def begin():
+    tell(QMP={})
+    assert hear()["execute"] == "qmp_capabilities"
+    tell(**{"return": {}})
+def ask(what):
+    print("# host: " + what, flush=True)
+def answer():
+    return sys.stdin.readline().strip()
+"""
+
+
+def _run(
+    tmp_path: Path, body: str, limit: int = 20, **more: object
+) -> tuple[guest.Outcome, str]:
+    program = tmp_path / "qemu.py"
+    program.write_text(FAKE + body)
+    log = tmp_path / "a log, with [odd] names: x"
+    command = [sys.executable, "-B", str(program)]
+    boot = guest.Boot(command, tmp_path, limit, log, **more)  # type: ignore[arg-type]
+    outcome = guest.run(boot)
+    return outcome, log.read_text(errors="replace")
+
+
+def test_ends_by_itself(tmp_path: Path) -> None:
+    outcome, log = _run(tmp_path, "begin()\nprint('ok 1 all')\n")
+    assert outcome == guest.Outcome()
+    assert "ok 1 all" in log and log.startswith("command: timeout")
+
+
+def test_counts_what_is_traced(tmp_path: Path) -> None:
+    trace = tmp_path / "trace, of [it]: x"
+    trace.write_text("a\nb\nc\n")
+    body = f"""begin()
+ask("count"); print("first", answer(), flush=True)
+open({str(trace)!r}, "a").write("d\\n")
+ask("count"); print("then", answer(), flush=True)
+"""
+    outcome, log = _run(tmp_path, body, trace=trace)
+    assert outcome == guest.Outcome()
+    assert "first 3\n" in log and "then 4\n" in log
+
+
+def test_plugs_before_it_answers(tmp_path: Path) -> None:
+    body = """begin()
+ask("plug")
+heard = hear()
+assert heard["execute"] == "device_add", heard
+assert heard["arguments"] == {"driver": "nvme", "bus": "a", "id": "plugged"}, heard
+import select
+assert not select.select([sys.stdin], [], [], 0.3)[0], "told to go on too early"
+tell(event="DEVICE_SOMETHING")
+tell(**{"return": {}})
+print("answered", answer(), flush=True)
+ask("unplug")
+assert hear()["execute"] == "device_del"
+tell(error={"class": "DeviceNotFound", "desc": "has gone by itself"})
+print("answered", answer(), flush=True)
+"""
+    outcome, log = _run(tmp_path, body, plug="nvme,bus=a")
+    assert outcome == guest.Outcome(), log
+    assert log.count("answered 0\n") == 2
+
+
+def test_a_monitor_that_refuses_is_our_fault(tmp_path: Path) -> None:
+    body = """begin()
+ask("plug")
+hear()
+tell(error={"class": "GenericError", "desc": "Bus 'a' not found"})
+time.sleep(60)
+"""
+    outcome, _ = _run(tmp_path, body, plug="nvme,bus=a")
+    assert outcome.fault == "QEMU: device_add: Bus 'a' not found"
+
+
+def test_an_unknown_question_is_our_fault(tmp_path: Path) -> None:
+    outcome, _ = _run(tmp_path, "begin()\nask('sing')\ntime.sleep(60)\n")
+    assert "'sing'" in outcome.fault
+
+
+def test_a_guest_that_hangs_is_killed(tmp_path: Path) -> None:
+    outcome, log = _run(tmp_path, "begin()\nprint('last', flush=True)\ntime.sleep(60)\n", 1)
+    assert outcome.why == "no end within 1 s, killed" and not outcome.fault
+    assert "last\n" in log
+
+
+def test_a_guest_that_closes_its_console_is_killed(tmp_path: Path) -> None:
+    outcome, _ = _run(
+        tmp_path, "begin()\nimport os\nos.close(1); os.close(2)\ntime.sleep(60)\n", 1
+    )
+    assert outcome.why == "no end within 1 s, killed"
+
+
+def test_a_guest_that_floods_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest, "_FLOOD", 1 << 20)
+    outcome, _ = _run(tmp_path, "begin()\nwhile True: print('x' * 1000)\n")
+    assert "on its console, killed" in outcome.why
+
+
+def test_qemu_that_does_not_start(tmp_path: Path) -> None:
+    outcome, log = _run(tmp_path, "print('qemu: no such option')\nsys.exit(1)\n")
+    assert outcome.fault == "QEMU failed, status 1"
+    assert "no such option" in log
+
+
+def test_qemu_that_dies(tmp_path: Path) -> None:
+    outcome, _ = _run(tmp_path, "begin()\nimport os\nos.abort()\n")
+    assert outcome.fault.startswith("QEMU failed, status")
+
+
+def test_a_line_that_does_not_end(tmp_path: Path) -> None:
+    _, log = _run(tmp_path, "begin()\nsys.stdout.write('no end')\n")
+    assert log.endswith("no end")
+
+
+def test_options() -> None:
+    vtd = machine.read("vtd")
+    assert "-trace" in guest.trace_options(vtd, Path("x"))
+    assert guest.trace_options(machine.read("zpci"), Path("x")) == []
+    assert guest.trace_options(machine.read("virtio-iommu"), Path("x")) == []
+    line = guest.kernel_options(vtd.arch, Path("k"), Path("i"), ["iommu.strict=0"])
+    assert line[-1] == "console=ttyS0 panic=-1 no_timer_check iommu.strict=0"

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a guest boots with, and the parts of its programs that can be run here."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from workbench import initramfs, paths
+
+HARNESS = r"""
+#define main guest_main
+#include "%(source)s"
+#undef main
+int main(int argc, char *argv[])
+{
+%(body)s
+}
+"""
+
+
+def _run(tmp_path: Path, stock: Path, source: str, body: str, given: bytes = b"") -> str:
+    """Compile a program of the guest's with another main(), and run that."""
+    text = HARNESS % {"source": initramfs.GUEST / source, "body": body}
+    (tmp_path / "test.c").write_text(text)
+    # Debian does not have the one of the benchmark
+    header = "linux/map_benchmark.h"
+    paths.write(tmp_path / header, (stock / "include/uapi" / header).read_bytes())
+    headers = [*initramfs.system_headers(), tmp_path]
+    sources = initramfs.Sources(stock, headers)
+    program = tmp_path / "test"
+    target = "x86_64-linux-gnu"
+    command = initramfs.command(tmp_path / "test.c", sources, target, program)
+    command += ["-w", "-I", initramfs.GUEST]
+    subprocess.run([str(word) for word in command], check=True)
+    done = subprocess.run([str(program)], input=given, capture_output=True, check=False)
+    return f"{done.stdout.decode()}status {done.returncode}"
+
+
+RELAY = 'return relay(0, "  ");'
+
+
+def test_a_line_that_is_too_long_loses_nothing(tmp_path: Path, stock: Path) -> None:
+    line = "".join(f"{number:04}" for number in range(300))
+    said = _run(tmp_path, stock, "init.c", RELAY, f"{line}\nok 1 x\n".encode())
+    assert said.replace("\n  ", "").startswith("  " + line)
+    assert said.endswith("  ok 1 x\nstatus 1")
+
+
+def test_the_last_line_need_not_end(tmp_path: Path, stock: Path) -> None:
+    """As what a judge prints that crashes."""
+    said = _run(tmp_path, stock, "init.c", RELAY, b"one\nBail out! no end")
+    assert said == "  one\n  Bail out! no end\nstatus 0"
+    assert (
+        _run(tmp_path, stock, "init.c", RELAY, b"not ok 1\nok 2")
+        == "  not ok 1\n  ok 2\nstatus 1"
+    )
+    assert _run(tmp_path, stock, "init.c", RELAY, b"") == "status 0"
+
+
+@pytest.mark.parametrize("word", ["x" * 100 + ",1,1", "no comma"])
+def test_a_disk_with_a_long_name_is_refused(tmp_path: Path, stock: Path, word: str) -> None:
+    said = _run(tmp_path, stock, "bench.c", f'return read_often("{word}");')
+    assert said == "status 0"
+
+
+def test_archive(tmp_path: Path) -> None:
+    """As cpio(5) reads it; more than the 32 arguments of the kernel's fit in."""
+    base = tmp_path / "base"
+    base.write_bytes(initramfs.archive([initramfs.Entry("init", 0o100755, b"#!\n")]))
+    told = [f"line {number}" for number in range(100)]
+    initramfs.tell(base, told, tmp_path / "both")
+    found = _read((tmp_path / "both").read_bytes())
+    assert found["init"] == b"#!\n"
+    assert found["told"].decode().splitlines() == told
+
+
+def _read(packed: bytes) -> dict[str, bytes]:
+    """Read archives that follow each other, as the kernel does."""
+    found = {}
+    place = 0
+    while place < len(packed):
+        if not packed[place]:
+            place += 1
+            continue
+        assert packed[place : place + 6] == b"070701" and place % 4 == 0
+        fields = [int(packed[place + 6 + 8 * n : place + 14 + 8 * n], 16) for n in range(13)]
+        size, name_size = fields[6], fields[11]
+        name = packed[place + 110 : place + 110 + name_size - 1].decode()
+        place += (110 + name_size + 3) // 4 * 4
+        found[name] = packed[place : place + size]
+        place += (size + 3) // 4 * 4
+    return found

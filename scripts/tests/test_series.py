@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The series as commits and mail, as far as that takes no kernel; and static checks."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from workbench import check, paths, series, summary
+from workbench.repository import Repository
+from workbench.status import CannotTell
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """A repository with one commit."""
+    paths.write(tmp_path / "tree/file", b"content\n")
+    made = Repository(tmp_path / "tree")
+    made.begin("A B <a@b>")
+    return made
+
+
+def test_a_repository(repository: Repository) -> None:
+    assert repository.git("log", "--format=%an <%ae> %s").strip() == "A B <a@b> stock"
+    assert repository.has_branch("stock") and not repository.has_branch("other")
+    assert repository.blob("HEAD:file") == b"content\n"
+    assert repository.blob("HEAD:none") is None
+    with pytest.raises(CannotTell, match="git checkout in"):
+        repository.git("checkout", "none")
+
+
+def test_the_users_configuration_does_not_sign(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "gitconfig"
+    told.write_text("[commit]\n\tgpgsign = true\n[user]\n\tsigningkey = none\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(told))
+    (repository.top / "file").write_text("other\n")
+    repository.git("commit", "-q", "-a", "-m", "other")
+
+
+def test_a_hook_leads_nowhere(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Repository(tmp_path / "mine")
+    paths.write(mine.top / "my file", b"mine\n")
+    mine.begin("Me <me@x>")
+    before = mine.git("log", "--all", "--format=%H") + mine.git("status", "--porcelain")
+    monkeypatch.setenv("GIT_DIR", str(mine.top / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(mine.top / ".git/index"))
+    paths.write(repository.top / "new", b"new\n")
+    repository.git("add", "-A")
+    repository.git("commit", "-q", "-m", "new")
+    assert (
+        mine.git("log", "--all", "--format=%H") + mine.git("status", "--porcelain") == before
+    )
+
+
+def test_who_commits_has_to_be_known(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    assert repository.identity() == "A B <a@b>"
+    subprocess.run(["git", "init", "-q", tmp_path / "none"], check=True)
+    with pytest.raises(CannotTell, match="git has not been told who you are"):
+        Repository(tmp_path / "none").identity()
+
+
+def test_each_commit_carries_files_that_are_there() -> None:
+    carried = series.carried()
+    assert list(carried) == ["core", "kunit", "selftest", "docs"]
+    from workbench import patches
+
+    every = [name for names in carried.values() for name in names]
+    ours = [name for name in patches.series_files() if not patches.is_variant(name)]
+    assert sorted(every) == ours
+
+
+def test_a_wrong_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "series/series"
+    paths.write(file, b"# a comment\ncore no/such/file\n")
+    with pytest.raises(CannotTell, match=r"series/series:2: must be NAME FILE"):
+        series.carried(file)
+
+
+def test_only_mails_of_ours_go() -> None:
+    names = {
+        "0000-cover-letter.patch": True,
+        "v2-0001-iommu-Invalidate-lazily-for-devices-that-require-tra.patch": True,
+        "0002-iommu-Add-KUnit-tests-for-the-default-domain.patch": True,
+        "0001-drm-Fix-something-else.patch": False,
+        "mine.patch": False,
+        "0001-iommu-Add-KUnit.patch": False,
+    }
+    for name, is_ours in names.items():
+        assert series._is_ours(Path(name)) is is_ours, name
+
+
+@pytest.mark.parametrize("place", ["/nowhere", "/"])
+def test_what_is_no_tree_is_refused(place: str) -> None:
+    with pytest.raises(CannotTell, match="is not the top of a git tree of the kernel"):
+        series.check_tree(place)
+
+
+def test_a_finding_counts_if_stock_does_not_have_it_as_often() -> None:
+    trees = [Path("/b/stock"), Path("/b/patched")]
+    stock = check.findings("/b/stock/a.c:10:5: warning: x\nCC a.o\n", trees)
+    patched = check.findings(
+        "/b/patched/a.c:12:5: warning: x\n../a.c:99: warning: x\n$ error: x\n", trees
+    )
+    assert check.new_findings(stock, patched) == ["a.c:: warning: x"]
+    assert check.new_findings(stock, stock) == []
+
+
+def test_every_shell_file_is_checked() -> None:
+    names = {str(path.relative_to(paths.TOP)) for path in check.shell_files()}
+    assert {".ci/run", "scripts/boot", "scripts/workbench/start.sh"} <= names
+    verbs = {path for path in (paths.TOP / "scripts").iterdir() if path.stat().st_mode & 0o111}
+    assert {f"scripts/{path.name}" for path in verbs if path.is_file()} <= names
+
+
+def _samples(*pairs: "tuple[int, int]") -> list[summary.Row]:
+    head = {"machine": "vtd-nopt", "strict": "0", "cpus": "2", "devices": "0"}
+    head |= {"round": "1", "metric": "unmap", "word": "1 1 single 1"}
+    rows: list[summary.Row] = []
+    for half, pair in enumerate(pairs):
+        for kernel, value in zip(("stock", "patched"), pair):
+            rows.append({**head, "half": str(half), "kernel": kernel, "value": str(value)})
+    return rows
+
+
+@pytest.mark.parametrize(
+    "ratio, says, pairs",
+    [
+        ("2.000", "better", [(1000, 500), (1010, 505), (1020, 510)]),
+        ("0.500", "worse", [(500, 1000), (505, 1010), (510, 1020)]),
+        ("1.000", summary.NONE_SEEN, [(1000, 1000), (1000, 1000)]),
+        ("1.100", summary.NONE_SEEN, [(1100, 1000), (1000, 1100), (1300, 1000), (1100, 1000)]),
+        ("2.000", summary.NONE_SEEN, [(1000, 500)]),  # one pair tells nothing of the spread
+    ],
+)
+def test_sums(ratio: str, says: str, pairs: "list[tuple[int, int]]") -> None:
+    row = summary.summarise(_samples(*pairs))[-1]
+    assert (row["ratio"], row["says"]) == (ratio, says)
+
+
+SAME = [(1000, 1000), (1000, 1001), (1001, 1000)]
+SLOWER = [(1000, 1100), (1000, 1101), (1001, 1100)]
+NEAR = [(1000, 1012), (1000, 1020), (1000, 1022), (1000, 1028)]
+
+
+@pytest.mark.parametrize(
+    "before, now, is_slower, same",
+    [
+        (SAME, SAME, False, "1 of 1"),
+        (SLOWER, SLOWER, True, "1 of 1"),
+        (SAME, SLOWER, True, "0 of 1"),
+        (SLOWER, SAME, False, "0 of 1"),
+        (SAME, NEAR, False, "0 of 1"),  # 1 is outside the interval, but not far
+    ],
+)
+def test_compared(
+    before: "list[tuple[int, int]]", now: "list[tuple[int, int]]", is_slower: bool, same: str
+) -> None:
+    def rows(pairs: "list[tuple[int, int]]") -> list[summary.Row]:
+        return summary.summarise({**each, "machine": "vtd"} for each in _samples(*pairs))
+
+    found = summary.compare(rows(before), rows(now))
+    assert found.is_slower is is_slower
+    assert found.lines[-1].startswith(f"{same} ratios are as before")
+    with pytest.raises(CannotTell):
+        summary.compare([], rows(now))
+
+
+def test_what_is_no_summary(tmp_path: Path) -> None:
+    for name, content in (("a", ""), ("b", "x,y\n1,2\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(CannotTell, match="must be a summary.csv"):
+            summary.read(tmp_path / name)

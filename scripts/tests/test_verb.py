@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a verb ends, whatever happens in it; and what may not happen around it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Sequence
+
+import pytest
+
+from workbench import base, packages, paths, process, verb
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, NOT_FOUND_OUT, CannotTell
+
+
+def _raise(error: BaseException) -> Callable[[Sequence[str]], int]:
+    def main(arguments: Sequence[str]) -> int:
+        raise error
+
+    return main
+
+
+@pytest.fixture(autouse=True)
+def signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the signals of this process, and what it may start, as they are."""
+    monkeypatch.setattr(verb, "SIGNALS", ())
+    monkeypatch.setattr(process, "end_all", lambda: None)
+
+
+def _run(main: Callable[[Sequence[str]], int], tmp_path: Path) -> int:
+    return verb.run("boot", main, [], tmp_path / "crashes")
+
+
+@pytest.mark.parametrize("status", [AS_EXPECTED, NOT_AS_EXPECTED])
+def test_a_verdict(status: int, tmp_path: Path) -> None:
+    assert _run(lambda arguments: status, tmp_path) == status
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (CannotTell("no network"), "boot: no network\n"),
+        (process.Failed("git: fatal", 1), "boot: git: fatal\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x"),
+            "boot: No space left on device",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "qemu"), "boot: No such file: qemu"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "boot: Permission denied: /x",
+        ),
+        (ValueError("x\ny"), "boot: ValueError: x (where from: "),
+        (AssertionError(), "boot: AssertionError"),
+    ],
+)
+def test_a_fault_is_no_verdict(
+    error: Exception, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(_raise(error), tmp_path) == NOT_FOUND_OUT
+    said = capsys.readouterr().err
+    assert said.startswith(says) and said.count("\n") == 1
+
+
+def test_the_traceback_is_kept(tmp_path: Path) -> None:
+    _run(_raise(ValueError("x")), tmp_path)
+    kept = list((tmp_path / "crashes").iterdir())
+    assert len(kept) == 1 and "Traceback" in kept[0].read_text()
+
+
+def test_signals(tmp_path: Path) -> None:
+    assert _run(_raise(SystemExit(130)), tmp_path) == 130
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    with pytest.raises(process.Failed, match="No space left on device"):
+        process.step("write", tmp_path / "log", ["sh", "-c", "cat /bin/sh >/dev/full"])
+
+
+def test_the_reason_is_the_line_that_tells_best(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("CC a.o\nx.c:1: error: no such thing\nmake: *** stop\n")
+    assert process.reason(log) == "x.c:1: error: no such thing"
+    log.write_text("one\ntwo\n")
+    assert process.reason(log) == "two"
+    log.write_text("")
+    assert process.reason(log) == "it has said nothing"
+
+
+def test_what_fails_stops_the_rest(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with pytest.raises(process.Failed):
+        process.step("two", tmp_path / "log", ["false"], ["touch", mark])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"]
+)
+def test_no_hook_leads_git_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "/mine")
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "somebody")
+    assert name not in process.environment()
+    assert process.environment()["GIT_AUTHOR_NAME"] == "somebody"
+
+
+def test_git_knows_no_other_variables_of_a_repository() -> None:
+    said = subprocess.run(
+        ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True
+    )
+    assert not set(said.stdout.split()) - process.OF_A_REPOSITORY
+
+
+@pytest.mark.parametrize("place", ["/a b/build", "/a:b/build", "/a$b", "/a'b", "/a#b"])
+def test_a_place_where_make_cannot_work(place: str) -> None:
+    with pytest.raises(CannotTell) as raised:
+        base.check_place(Path(place))
+    assert place in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_users_tree_may_be_anywhere(tmp_path: Path) -> None:
+    source = tmp_path / "my kernel: new"
+    paths.write(source / "Kbuild", b"")
+    paths.write(source / "drivers/iommu/iommu.c", b"")
+    found = base.find(str(source))
+    assert found.source == source and " " not in str(found.directory.name)
+    assert ":" not in found.directory.name
+
+
+def test_a_relative_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.write(tmp_path / "linux/Kbuild", b"")
+    paths.write(tmp_path / "linux/drivers/iommu/iommu.c", b"")
+    monkeypatch.chdir(tmp_path)
+    assert base.find("linux").source == tmp_path / "linux"
+    with pytest.raises(CannotTell, match="'nowhere' is neither"):
+        base.find("nowhere")
+
+
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "mirror", lambda log: "http://localhost:9/debian")
+    with pytest.raises(process.Failed) as raised:
+        packages.Archive(tmp_path, ["stable"])
+    assert "read the lists of stable failed: E: " in str(raised.value)
+
+
+def test_packages_that_are_missing_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = packages.Need("no-such-package", "no-such-program")
+    assert packages.missing([need, packages.Need("x", "sh")]) == [need]
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    with pytest.raises(CannotTell, match=r"once: sudo .*/setup \(no-such-package\)"):
+        packages.install([need], tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotTell, match="not Debian, and these are missing: no-such-package"):
+        packages.install([need], tmp_path)
+
+
+WAITS = """
+import sys, time
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+from workbench import process, verb
+def main(arguments):
+    child = process.start(["sleep", "1000"])
+    print(child.pid, flush=True)
+    child.wait()
+    return 0
+sys.exit(verb.run("waits", main, [], Path({crashes!r})))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_was_started(number: signal.Signals, tmp_path: Path) -> None:
+    program = WAITS.format(scripts=str(paths.SCRIPTS), crashes=str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-B", "-c", program], stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        started = int(child.stdout.readline())
+        child.send_signal(number)
+        assert child.wait(10) == 128 + number
+    for _ in range(50):
+        if not Path(f"/proc/{started}").exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it is still there")
+
+
+def test_one_waits_for_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hold = f"exec flock {tmp_path}/lock sleep 0.5"
+    with subprocess.Popen(["sh", "-c", hold]):
+        time.sleep(0.2)
+        with paths.locked(tmp_path):
+            assert "waiting for another run" in capsys.readouterr().err
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.write(tmp_path / "x", b"old")
+
+    def fail(*words: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError):
+        paths.write(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_runs_of_before_go_after_a_day() -> None:
+    kept = paths.run_directory("boot")
+    paths.keep(kept)
+    os.utime(kept, (1e9, 1e9))
+    young = paths.run_directory("boot")
+    assert not kept.exists() and young.exists()
+    paths.remove_run_directories()
+    assert not young.exists()
