@@ -63,18 +63,25 @@ from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
 UNSET = "unset"
+SECONDS_PER_BOOT = 3  # of QEMU (TCG) on a core of an AMD EPYC
+UNREAD = "its driver is a module"  # a guest's reason, see init.c
 SETTINGS = (UNSET, "0", "1")
 
 
 @dataclass
 class Result:
-    """What came of a boot: the types that it reported, and what is wrong with it."""
+    """What came of a boot.
+
+    types: that the guest reported, by device. complaints: what is wrong with its report.
+    fault: why there is none. unread: devices that were not read, for want of a driver.
+    """
 
     job: Job
     log: Path
     types: Mapping[str, str] = field(default_factory=dict)
     complaints: Sequence[str] = ()
     fault: str = ""
+    unread: Sequence[str] = ()
 
 
 def options() -> verb.Arguments:
@@ -216,8 +223,12 @@ class Booter:
         result = Result(job, log, _types(console), fault=outcome.fault)
         expected = expected_results(job, self.has_drivers, self.asked.replug)
         with self.turn:  # kunit_parser prints, or is told where to, for all threads
-            said = verdict.complaints(self.parser.parse(console), expected)
+            report = self.parser.parse(console)
+        said = verdict.complaints(report, expected)
         result.complaints = [outcome.why] if outcome.why else said
+        result.unread = [
+            part.name.split()[0] for part in report.parts if part.reason == UNREAD
+        ]
         for device in job.machine.devices:
             want = job.type_of(device)
             if result.types.get(device.address, "none") != want and not result.complaints:
@@ -404,11 +415,20 @@ def _jobs(
     ]
 
 
-def _say_what(jobs: Sequence[Job], kernels: Sequence[str]) -> None:
+def _say_what(jobs: Sequence[Job], kernels: Mapping[str, kernel.Kernel]) -> None:
+    """Say what is going to be done, and about how long the parts take that take long."""
     machines = dict.fromkeys(job.machine.name for job in jobs)
+    wide = (os.cpu_count() or 1) + 1
     progress.say(
-        f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines"
+        f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
+        f"{wide} at a time, about {len(jobs) * SECONDS_PER_BOOT // wide + 2} s"
     )
+    wanted = dict.fromkeys((job.machine.arch, job.machine.probe) for job in jobs)
+    for arch, is_probe in wanted:
+        for plain in kernels.values():
+            built = kernel.probed(plain) if is_probe else plain
+            outlook = build.outlook(built, build.Target(arch.name, arch.image))
+            progress.say(f"boot: {built.name} for {arch.name}: {outlook}")
 
 
 def _leave_out(
@@ -436,12 +456,12 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     setup.prepare(base, sorted({each.arch.name for each in chosen}))
     chosen = _leave_out(chosen, base, asked.machines)
     jobs = _jobs(chosen, how, names)
-    _say_what(jobs, names)
+    kernels = _kernels(base, names)
+    _say_what(jobs, kernels)
     stock = kernel.stock(base)
     booter = Booter(asked, paths.run_directory("boot"), verdict.Parser(stock.tree))
     pool = Pool(booter, Rows(asked, names, jobs), len(jobs))
     try:
-        kernels = _kernels(base, names)
         for machines in _by_arch(chosen).values():
             ours = [job for job in jobs if job.machine in machines]
             _build_arch(pool, kernels, ours, stock)
@@ -475,6 +495,11 @@ def _end(pool: Pool) -> int:
     results = pool.finish()
     if any(result.complaints or result.fault for result in results):
         paths.keep(pool.booter.run)
+    unread = sorted(
+        {f"{result.job.machine.name} {name}" for result in results for name in result.unread}
+    )
+    if unread:
+        progress.say(f"boot: not read, since {UNREAD} in this kernel: {', '.join(unread)}")
     return _report_failures("boot", results)
 
 

@@ -148,6 +148,19 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
 
 
+def outlook(kernel: Kernel, target: Target) -> str:
+    """Return what there is to build of a kernel, and about how long that takes.
+
+    The times are of 2 cores of an AMD EPYC, with an empty ccache.
+    """
+    obj = kernel.tree / f"obj-{target.name}"
+    if (obj / "built").exists():
+        return "has been built, to be looked at again"
+    if kernel.like:
+        return "to be built, about 1 min, from the objects of " + kernel.like.name
+    return "to be built, about 6 min, or 1 min if ccache knows it"
+
+
 def kernel_image(kernel: Kernel, target: Target) -> Path:
     """Build a kernel if anything has changed since it was; return the file that boots.
 
