@@ -34,7 +34,13 @@ def fetch(name: str, log: Path, to: Path) -> Path:
 
 
 def _fetch_debian(version: str, log: Path) -> Path:
-    suites: list[Sequence[str]] = [(), (f"{packages.stable()}-backports", "unstable")]
+    stable = packages.stable()
+    suites = [
+        [],
+        [f"{packages.release()}-backports"],
+        [stable],
+        [f"{stable}-backports", "unstable"],
+    ]
     for some in suites:
         archive = packages.Archive(log, some)
         number = re.escape(version)
