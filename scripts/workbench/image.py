@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Sequence
 
 from workbench import packages, paths, process, progress
 from workbench.status import CannotTell
@@ -35,7 +34,7 @@ def fetch(name: str, log: Path, to: Path) -> Path:
 
 def _fetch_debian(version: str, log: Path) -> Path:
     stable = packages.stable()
-    suites = [
+    suites: list[list[str]] = [
         [],
         [f"{packages.release()}-backports"],
         [stable],
