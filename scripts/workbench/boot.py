@@ -322,11 +322,14 @@ class Pool:
     )
     futures: list["Future[None]"] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    begun: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def _one(self, job: Job, image_file: Path, files: Path) -> None:
-        began = f"boot {job.name.replace('+', ' ')}"
-        with progress.activity(began):
+        with self.lock:
+            self.begun += 1
+            label = f"boot {self.begun} of {self.total}: {job.name.replace('+', ' ')}"
+        with progress.activity(label):
             result = self.booter.boot(job, image_file, files)
         with self.lock:
             self.results.append(result)

@@ -260,6 +260,9 @@ def check_documentation(look: Look) -> None:
     said = look.tool(*make)
     if re.search("warning|error", said, re.I):
         raise Found("sphinx warns")
+    made = list((look.patched / "obj-check-docs").rglob("default-domain.html"))
+    if not made:
+        raise Found("there is no page")
 
 
 def check_sparse(look: Look) -> None:
@@ -277,7 +280,7 @@ def check_coccinelle(look: Look) -> None:
     def run(look: Look, built: kernel.Kernel) -> str:
         files = ["drivers/iommu/iommu.c"]
         files += [name for name in (kernel.SUITE, SELFTEST) if name in built.edits]
-        said = ""
+        said, count = "", 0
         for script in sorted((built.tree / "scripts/coccinelle").rglob("*.cocci")):
             text = script.read_text()
             # Without those in OCaml, for which there would have to be a compiler
@@ -294,9 +297,10 @@ def check_coccinelle(look: Look) -> None:
                 script,
             ]
             include = ["-I", "include", "-I", "arch/x86/include"]
+            count += 1
             said += look.tool("spatch", *plain, *words, *include, *files, cwd=built.tree)
-        if not said:
-            look.write("nothing is said")
+        if not count:
+            raise Found("there are no semantic patches")
         return said
 
     _compare(look, run)
