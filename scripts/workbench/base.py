@@ -93,18 +93,18 @@ def fetch(base: Base) -> None:
         _repair(base)
 
 
-def _source_package(base: Base, archive: packages.Archive) -> str:
+_ANY = "linux-source-[0-9]+[.][0-9]+"
+
+
+def _find_package(base: Base) -> tuple[packages.Archive, str]:
+    """Return the name of the base's package, and what carries it."""
     if base.name == "lts":
-        return LTS
-    names = archive.names(r"^linux-source-[0-9]+[.][0-9]+$")
-    if base.name == "mainline" and PINNED in names:
-        return PINNED
-    if not names:
-        raise CannotTell(f"no linux-source-X.Y on offer from {archive.site}")
-    newest = max(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
-    if base.name == "mainline":
-        progress.say(f"{archive.site} has no {PINNED} any more, the newest is {newest}")
-    return newest
+        return packages.find(f"^{LTS}$", base.log, packages.anywhere())
+    archive, newest = packages.find(f"^{_ANY}$", base.log, packages.latest())
+    if base.name == "newest" or archive.names(f"^{PINNED}$"):
+        return archive, newest if base.name == "newest" else PINNED
+    progress.say(f"{archive.site} has no {PINNED} any more, the newest is {newest}")
+    return archive, newest
 
 
 def _package(base: Base) -> Path:
@@ -113,10 +113,8 @@ def _package(base: Base) -> Path:
     kept = sorted(directory.glob("*.deb"))
     if kept:
         return kept[0]
-    suites = [] if base.name == "lts" else [f"{packages.stable()}-backports", "unstable"]
-    archive = packages.Archive(base.log, suites)
-    fetched = archive.download([_source_package(base, archive)], directory)
-    return fetched[0]
+    archive, name = _find_package(base)
+    return archive.download([name], directory)[0]
 
 
 def _unpack(base: Base, into: Path) -> None:

@@ -11,7 +11,8 @@ fetches and builds what is missing first; then nothing else should run.
   --base BASE      mainline (the default), newest or a directory with a tree that the diffs
                    in scripts/probe/ fit, see scripts/setup
   --baseline FILE  compare with FILE, a summary.csv of before, see scripts/report
-  --output DIR     where to, build/bench unless given; what is there of before goes
+  --output DIR     where to, build/bench unless given; what an earlier run has left
+                   there is overwritten
   --machine NAME   only this one of scripts/measures
   --strict 0|1     only with this iommu.strict
   --timeout SECONDS

@@ -7,12 +7,12 @@ of default domain that each device gets. Installs, fetches and builds what is mi
 first. Without an argument this is the main job: vtd, vtd-nopt and vtd-nopt-external, under
 iommu.strict=0 and iommu.strict=1.
 
-  --all               every machine, unless some are named, under every setting of
-                      iommu.strict and iommu.passthrough that the two options below leave
+  --all               every machine, unless some are named, under every iommu.strict and
+                      iommu.passthrough, unless --strict or --passthrough gives one
   --odd               under each of the parameters in scripts/parameters instead
   --image IMAGE       boot a kernel that somebody else has built: a file for x86_64, or
                       debian:X.Y, the newest that Debian has of that version. Unless some
-                      are named, on vtd and vtd-nopt. What is then expected is what stock does
+                      are named, on vtd and vtd-nopt. It is judged as stock is
   --arch ARCH         only machines of this architecture; all of them, unless some are named
   --base BASE         what is built: mainline (the default), newest, lts or a directory,
                       see scripts/setup. Machines for which it lacks something are left out
@@ -23,7 +23,8 @@ iommu.strict=0 and iommu.strict=1.
                       with this iommu.passthrough: the same, unset if not given
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
-  --timeout SECONDS   until a guest counts as hung, 60 unless given, and 5 a TIME
+  --timeout SECONDS   until a guest counts as hung, 60 unless given, and 5 more for
+                      each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates

@@ -33,27 +33,9 @@ def fetch(name: str, log: Path, to: Path) -> Path:
 
 
 def _fetch_debian(version: str, log: Path) -> Path:
-    stable = packages.stable()
-    suites: list[list[str]] = [
-        [],
-        [f"{packages.release()}-backports"],
-        [stable],
-        [f"{stable}-backports", "unstable"],
-    ]
-    for some in suites:
-        archive = packages.Archive(log, some)
-        number = re.escape(version)
-        names = archive.names(rf"^linux-image-{number}[.0-9]*[+a-z0-9~-]*-amd64$")
-        plain = [name for name in names if not re.search(r"-(rt|cloud)-|-dbg|unsigned", name)]
-        if plain:
-            return _unpack(archive, max(plain, key=_as_numbers))
-    raise CannotTell(
-        f"no linux-image-{version} for amd64 on offer from {packages.mirror(log)}"
-    )
-
-
-def _as_numbers(name: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", name)]
+    number = re.escape(version)
+    pattern = rf"^linux-image-{number}([.][0-9]+)*(-[0-9]+)?([+]deb[0-9]+)?-amd64$"
+    return _unpack(*packages.find(pattern, log, packages.anywhere()))
 
 
 def _unpack(archive: packages.Archive, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -54,13 +55,11 @@ BROWSER = _needs("chromium:chromium")
 
 def qemu(program: str) -> tuple[Need, ...]:
     """Return what has a qemu-system-ARCH; Debian 12 has some of them in one package."""
-    package = {
+    packages = {
         "qemu-system-x86_64": "qemu-system-x86",
         "qemu-system-aarch64": "qemu-system-arm",
-        "qemu-system-riscv64": "qemu-system-riscv64",
-        "qemu-system-s390x": "qemu-system-s390x",
-    }[program]
-    return (Need(package, program),)
+    }
+    return (Need(packages.get(program, program), program),)
 
 
 def _installed() -> set[str]:
@@ -236,9 +235,35 @@ class Archive:
         return sorted(into.glob("*.deb"))
 
 
-def stable() -> str:
-    """Return the code name of Debian's stable release."""
+def _stable() -> str:
     return process.output(["debian-distro-info", "--stable"]).strip()
+
+
+def latest() -> list[list[str]]:
+    """Return the suites that have the newest: stable's backports and unstable, as one."""
+    return [[f"{_stable()}-backports", "unstable"]]
+
+
+def anywhere() -> list[list[str]]:
+    """Return where to look, one after the other: the machine's own sources come first."""
+    return [[], [f"{release()}-backports"], [_stable()], *latest()]
+
+
+def find(pattern: str, log: Path, where: Sequence[Sequence[str]]) -> tuple[Archive, str]:
+    """Return the newest package whose name matches, and the first that carries one.
+
+    Raises CannotTell if none does.
+    """
+    for suites in where:
+        archive = Archive(log, suites)
+        names = archive.names(pattern)
+        if names:
+            return archive, max(names, key=_numbers)
+    raise CannotTell(f"no package {pattern} on offer from {mirror(log)}")
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", name)]
 
 
 def name_and_version(deb: Path) -> str:

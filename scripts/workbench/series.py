@@ -22,7 +22,7 @@ series/NAME is its message, series/cover the cover letter.
                   scripts/setup
     --version N   as version N, 1 unless given; from 2 on the cover letter must have a line
                   "Changes in vN:"
-    --output DIR  to DIR instead of build/series/; mails of this series that are in it go
+    --output DIR  to DIR instead of build/series/; older mails of this series in it are deleted
     --send        hand them to git send-email, as a dry run unless you confirm
 
 DIR is the top of a git tree of the kernel without changes that are not committed. The name
@@ -398,6 +398,7 @@ def _send(mails: Sequence[Path]) -> None:
 
 
 def _directory(arguments: Sequence[str], name: str) -> str:
+    verb.Arguments(__doc__ or "").parse_help(arguments)
     if len(arguments) != 1 or arguments[0].startswith("--"):
         raise CannotTell(f"{name} wants one directory, see --help")
     packages.install(packages.GIT, paths.BUILD / "log")

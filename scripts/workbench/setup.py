@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """
-Usage: scripts/setup [--base mainline|newest|lts|DIR] [--browser]
+Usage: scripts/setup [--base mainline|newest|lts|DIR]
 
 Install the Debian packages that all the scripts need, get the base's kernel source, and
 make two trees of it under build/: stock, as it is, and patched, with the series of this
@@ -13,10 +13,9 @@ they need of it; this is for those who want it all at once.
          lts       Debian's linux-source-6.12
          DIR       your own kernel tree; it is copied, never written to
 
-  --browser        install a browser as well: scripts/test looks at the page with it
-
 Only the packages take root. In a checkout that belongs to a user, "sudo scripts/setup"
-installs them, and does all else as that user; after that no script needs root.
+installs them, and does all else as that user. After that no script needs root, but for
+"series mail --send" (git-email) and the parts of "test --full" that try a bare Debian.
 
 The trees are build/BASE/stock and build/BASE/patched (for DIR, BASE is DIR's own name and
 a number). A change of the series, or in DIR, is carried over the next time, and what has
@@ -72,12 +71,11 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the verb is for."""
     parser = verb.Arguments(__doc__ or "")
     parser.add_argument("--base", default="mainline")
-    parser.add_argument("--browser", action="store_true")
     asked = parser.parse(arguments)
     base = bases.find(asked.base)
     archs = sorted({each.arch.name for each in machine.read_all().values()})
-    more = [*packages.CHECK, *packages.GIT, *packages.REPORT, *packages.PYTEST]
-    more += packages.BROWSER if asked.browser else ()
+    more = [*packages.CHECK, *packages.GIT, *packages.REPORT]
+    more += [*packages.PYTEST, *packages.BROWSER]
     prepare(base, archs, *more)
     with paths.locked(base.directory):
         kernel.patched(base).make()

@@ -356,7 +356,6 @@ def bench(run: Run) -> None:
 
 def _look_at(run: Run, page: Path) -> None:
     """See what a browser makes of the page: plots, tables, and a row for each kernel."""
-    packages.install(packages.BROWSER, run.directory)
     plain = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     plain += ["--no-first-run", "--disable-sync", "--disable-component-update"]
     where = f"--user-data-dir={run.directory}/chromium"
@@ -628,7 +627,14 @@ def main(arguments: Sequence[str]) -> int:
             raise CannotTell(f"part '{name}': must be one of: {' '.join(PARTS)}")
     chosen = asked.parts or [name for name in PARTS if asked.full or not PARTS[name].is_full]
     base = bases.find("mainline")
-    setup.prepare(base, ["x86_64", "um"], *packages.CHECK, *packages.GIT, *packages.PYTEST)
+    setup.prepare(
+        base,
+        ["x86_64", "um"],
+        *packages.CHECK,
+        *packages.GIT,
+        *packages.PYTEST,
+        *packages.BROWSER,
+    )
     run, tally = paths.run_directory("test"), Tally()
     for name in chosen:
         for function in PARTS[name].checks:

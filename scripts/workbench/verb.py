@@ -26,11 +26,15 @@ class Arguments(argparse.ArgumentParser):
         self.text = text
         self.add_argument("--help", action="store_true")
 
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse, or print the help and end."""
+    def parse_help(self, arguments: Sequence[str]) -> None:
+        """Print the help and end, if that is asked for."""
         if "--help" in arguments:
             print(self.text.strip())
             raise SystemExit(0)
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse, or print the help and end."""
+        self.parse_help(arguments)
         return self.parse_args(arguments)
 
     def error(self, message: str) -> NoReturn:
