@@ -126,8 +126,8 @@ class Monitor:
             pass
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str, **arguments: str) -> None:
-        """Have a command carried out; return when it has been, MonitorError if not."""
+    def execute(self, command: str, **arguments: str) -> Any:
+        """Have a command carried out; return what it returns, MonitorError if it fails."""
         request = {"execute": command, "arguments": arguments}
         self.socket.sendall(json.dumps(request).encode() + b"\n")
         while True:
@@ -136,13 +136,7 @@ class Monitor:
                 error = answer["error"]
                 raise MonitorError(error["class"], f"{command}: {error['desc']}")
             if "return" in answer:
-                return
-
-
-def device_arguments(words: str) -> dict[str, str]:
-    """Return what device_add is told, from words as for QEMU's -device."""
-    driver, *options = words.split(",")
-    return {"driver": driver, **dict(option.split("=", 1) for option in options)}
+                return answer["return"]
 
 
 @dataclass
@@ -161,9 +155,7 @@ class _Host:
         if not self.monitor or asked not in ("plug", "unplug"):
             raise MonitorError("Unknown", f"the guest asks for '{asked}'")
         if asked == "plug":
-            self.monitor.execute(
-                "device_add", id="plugged", **device_arguments(self.boot.plug)
-            )
+            self.plug(self.monitor)
         else:
             self.unplug(self.monitor)
         return 0
@@ -178,6 +170,16 @@ class _Host:
                 self.counted += block.count(b"\n")
                 self.position += len(block)
         return self.counted
+
+    def plug(self, monitor: Monitor) -> None:
+        """Plug the device in.
+
+        In QMP's own device_add each option has a type, which is not the same for each QEMU.
+        """
+        line = {"command-line": f"device_add {self.boot.plug},id=plugged"}
+        said = monitor.execute("human-monitor-command", **line)
+        if said:
+            raise MonitorError("GenericError", f"device_add: {str(said).strip()}")
 
     def unplug(self, monitor: Monitor) -> None:
         """Take the device away, which goes by itself when its slot loses power."""
