@@ -29,5 +29,8 @@ def parser(stock: Path) -> verdict.Parser:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what a test leaves go below its own directory."""
+    """Have what a test leaves go below its own directory, whoever commits."""
+    for who in ("AUTHOR", "COMMITTER"):
+        for what in ("NAME", "EMAIL"):
+            monkeypatch.delenv(f"GIT_{who}_{what}", raising=False)
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
