@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import check, paths, series, summary
+from workbench import check, commits, mails, paths, summary
 from workbench.repository import Repository
 from workbench.status import CannotTell
 
@@ -72,7 +72,7 @@ def test_who_commits_has_to_be_known(
 
 
 def test_each_commit_carries_files_that_are_there() -> None:
-    carried = series.carried()
+    carried = commits.carried()
     assert list(carried) == ["core", "kunit", "selftest", "docs"]
     from workbench import patches
 
@@ -85,7 +85,7 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "series/series"
     paths.write(file, b"# a comment\ncore no/such/file\n")
     with pytest.raises(CannotTell, match=r"series/series:2: must be NAME FILE"):
-        series.carried(file)
+        commits.carried(file)
 
 
 def test_only_mails_of_ours_go() -> None:
@@ -98,13 +98,13 @@ def test_only_mails_of_ours_go() -> None:
         "0001-iommu-Add-KUnit.patch": False,
     }
     for name, is_ours in names.items():
-        assert series._is_ours(Path(name)) is is_ours, name
+        assert mails._is_ours(Path(name)) is is_ours, name
 
 
 @pytest.mark.parametrize("place", ["/nowhere", "/"])
 def test_what_is_no_tree_is_refused(place: str) -> None:
     with pytest.raises(CannotTell, match="is not the top of a git tree of the kernel"):
-        series.check_tree(place)
+        commits.check_tree(place)
 
 
 def test_a_finding_counts_if_stock_does_not_have_it_as_often() -> None:

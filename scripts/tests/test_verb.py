@@ -50,6 +50,7 @@ def test_a_verdict(status: int, tmp_path: Path) -> None:
             OSError(errno.ENOSPC, "No space left on device", "/x"),
             "boot: No space left on device",
         ),
+        (OSError(errno.ENOSPC, "No space left on device"), "boot: No space left on device\n"),
         (FileNotFoundError(errno.ENOENT, "No such file", "qemu"), "boot: No such file: qemu"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/x"),

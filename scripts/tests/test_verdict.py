@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench import job, kunit, machine, policy, verdict
+from workbench import job, machine, policy, suites, verdict
 from workbench.guest import Outcome
 from workbench.status import CannotTell
 from workbench.verdict import Expected, Skip
@@ -117,8 +117,8 @@ ok 2 kernel log
 REASON = ("needs CONFIG_IOMMU_DMA unset",)
 
 
-def _tally(parser: verdict.Parser, console: str, why: str = "") -> kunit.Tally:
-    return kunit.tally(console, Outcome(why), parser, REASON)
+def _tally(parser: verdict.Parser, console: str, why: str = "") -> suites.Tally:
+    return suites.tally(console, Outcome(why), parser, REASON)
 
 
 def test_kunit(parser: verdict.Parser) -> None:
@@ -157,7 +157,7 @@ def test_kunit_that_did_not_run(parser: verdict.Parser) -> None:
     assert _tally(parser, KTAP, "no end within 1 s, killed").failed == 1
     assert _tally(parser, "").failed
     with pytest.raises(CannotTell, match="QEMU failed"):
-        kunit.tally(KTAP, Outcome(fault="QEMU failed, status 1"), parser, REASON)
+        suites.tally(KTAP, Outcome(fault="QEMU failed, status 1"), parser, REASON)
 
 
 def _job(name: str, kernel: str, strict: str = "0", passthrough: str = "unset") -> job.Job:

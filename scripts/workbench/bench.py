@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Iterator, Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import boot, emulator, guest, initramfs, kernel, machine, measures
+from workbench import build, emulator, guest, initramfs, kernel, machine, measures
 from workbench import packages, paths, policy, process, progress, report, setup, summary
 from workbench import verb, verdict
 from workbench.measures import Measure
@@ -106,12 +106,12 @@ class Bench:
             for name, plain in kernels.items():
                 built = kernel.probed(plain)
                 image = self.run / f"{built.name}-{arch.name}"
-                self.images[name, arch.name] = boot.build_one(built, arch, image)
+                self.images[name, arch.name] = build.build_one(built, arch, image)
                 files = self.run / f"guest-{arch.name}"
                 if not files.exists():
                     obj = built.tree / f"obj-{arch.name}"
                     sources = initramfs.Sources(self.base.stock, [obj / "usr/include"])
-                    boot.guest_files(sources, arch, obj / "guest", files)
+                    initramfs.guest_files(sources, arch, obj / "guest", files)
 
     def boot(self, sample: Sample, counted: bool) -> list[tuple[str, str, str]]:
         """Boot once; return each METRIC, WORD and VALUE that the guest has measured."""

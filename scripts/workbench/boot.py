@@ -381,30 +381,15 @@ def _build_arch(
     for name, plain in kernels.items():
         for is_probe in sorted({job.machine.probe for job in jobs}):
             built = kernel.probed(plain) if is_probe else plain
-            image_file = build_one(built, arch, run / f"{built.name}-{arch.name}")
+            image_file = build.build_one(built, arch, run / f"{built.name}-{arch.name}")
             if not files.exists():
                 headers = built.tree / f"obj-{arch.name}" / "usr/include"
                 sources = initramfs.Sources(stock.tree, [headers])
-                guest_files(sources, arch, headers.parents[1] / "guest", files)
+                initramfs.guest_files(sources, arch, headers.parents[1] / "guest", files)
             wanted = [
                 job for job in jobs if job.kernel == name and job.machine.probe == is_probe
             ]
             pool.submit(wanted, image_file, files)
-
-
-def build_one(built: kernel.Kernel, arch: machine.Arch, to: Path) -> Path:
-    """Have a kernel for an architecture; return a copy that stays."""
-    with paths.locked(built.base.directory):
-        built.make()
-        image_file = build.kernel_image(built, build.Target(arch.name, arch.image))
-        return build.copy_image(image_file, to)
-
-
-def guest_files(sources: initramfs.Sources, arch: machine.Arch, kept: Path, to: Path) -> None:
-    """Have what a guest boots with beside its kernel, and a copy of it that stays."""
-    with paths.locked(sources.tree.parent):
-        initramfs.build(sources, arch, kept)
-        paths.copy(kept, to)
 
 
 def _jobs(
@@ -487,7 +472,7 @@ def _boot_image(asked: Namespace, chosen: Sequence[Machine]) -> int:
     arch = chosen[0].arch
     sources = initramfs.Sources(base.stock, initramfs.system_headers())
     files = run / f"guest-{arch.name}"
-    guest_files(sources, arch, base.directory / "guest-image", files)
+    initramfs.guest_files(sources, arch, base.directory / "guest-image", files)
     try:
         pool.submit(jobs, image_file, files)
         return _end(pool)

@@ -19,6 +19,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from workbench import paths, process, progress, tree
 from workbench.kernel import Kernel
+from workbench.machine import Arch
 from workbench.packages import LLVM
 from workbench.status import CannotTell
 
@@ -290,3 +291,11 @@ def copy_image(image: Path, to: Path) -> Path:
     """Copy what boots to where it stays the same, whatever else is built meanwhile."""
     shutil.copyfile(image, to)
     return to
+
+
+def build_one(built: Kernel, arch: Arch, to: Path) -> Path:
+    """Have a kernel for an architecture; return a copy that stays."""
+    with paths.locked(built.base.directory):
+        built.make()
+        image_file = kernel_image(built, Target(arch.name, arch.image))
+        return copy_image(image_file, to)

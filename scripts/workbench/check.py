@@ -26,7 +26,7 @@ from typing import Callable, Iterable, Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import build, kernel, packages, patches, paths, process, progress
-from workbench import series, setup, verb
+from workbench import mails, setup, verb
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
@@ -167,15 +167,15 @@ def _compile(
 def check_checkpatch(look: Look) -> None:
     """what checkpatch.pl --strict says of each mail, and of scripts/guest"""
     where = look.run / "mails"
-    mails = [
-        mail for mail in series.write_mails(look.base, 1, where) if "0000-" not in mail.name
+    written = [
+        mail for mail in mails.write_mails(look.base, 1, where) if "0000-" not in mail.name
     ]
     # What is added is in MAINTAINERS, by its directory or by the last commit; and there is
     # no history to know other commits by
     command = ["scripts/checkpatch.pl", "-q", "--strict"]
     ignored = ["--ignore", "FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID"]
     good = [0, 1]
-    said = [look.tool(*command, *ignored, mail, cwd=look.stock, good=good) for mail in mails]
+    said = [look.tool(*command, *ignored, mail, cwd=look.stock, good=good) for mail in written]
     root = ["--root", str(look.stock), "-f"]
     sources = sorted((paths.SCRIPTS / "guest").glob("*.[ch]"))
     script = str(look.stock / command[0])

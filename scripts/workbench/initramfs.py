@@ -144,3 +144,10 @@ def tell(initramfs: Path, told: Sequence[str], to: Path) -> None:
     """Write an initramfs with what a guest is told, a line each, in its file /told."""
     told_file = _file("told", "".join(f"{line}\n" for line in told).encode(), 0o644)
     to.write_bytes(_padded(initramfs.read_bytes()) + archive([told_file]))
+
+
+def guest_files(sources: Sources, arch: machine.Arch, kept: Path, to: Path) -> None:
+    """Have what a guest boots with beside its kernel, and a copy of it that stays."""
+    with paths.locked(sources.tree.parent):
+        build(sources, arch, kept)
+        paths.copy(kept, to)

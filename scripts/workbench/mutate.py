@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import kernel, kunit, machine, patches, paths, progress, setup, verb, verdict
+from workbench import kernel, machine, patches, paths, progress, setup, verb, verdict
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+from workbench.suites import ARCHS, Suites, Tally, build_suites, check_um
 
 FILE = paths.SCRIPTS / "mutants"
 CHANGE = "drivers/iommu/iommu.c.patch"
@@ -63,8 +64,8 @@ def read(file: Path = FILE) -> Mapping[str, Mutant]:
             raise CannotTell(
                 f"{file}:{number}: must be 'mutant NAME ARCH: WHAT', NAME a new one"
             )
-        if match[2] not in kunit.ARCHS:
-            known = " ".join(kunit.ARCHS)
+        if match[2] not in ARCHS:
+            known = " ".join(ARCHS)
             raise CannotTell(f"{file}:{number}: '{match[2]}': must be one of: {known}")
         name, arch, about = match.groups()
         found[name] = Mutant(name, arch, about, diff.encode())
@@ -90,19 +91,17 @@ class Runner:
         self.run = paths.run_directory("mutate")
         self.parser = verdict.Parser(patched.base.stock)
         self.executor = ThreadPoolExecutor(1)
-        self.last: Optional[tuple[Mutant, Future[tuple[kunit.Tally, Path]]]] = None
+        self.last: Optional[tuple[Mutant, Future[tuple[Tally, Path]]]] = None
         self.killed = 0
         self.survived = 0
 
-    def begin(
-        self, mutant: Mutant, edits: patches.Edits
-    ) -> "Future[tuple[kunit.Tally, Path]]":
+    def begin(self, mutant: Mutant, edits: patches.Edits) -> "Future[tuple[Tally, Path]]":
         """Build, and have the suites run."""
         arch = machine.arch(mutant.arch)
         built = kernel.edited(self.patched, "mutant", edits)
-        image, files = kunit.build_suites(built, arch, self.run)
+        image, files = build_suites(built, arch, self.run)
         image = image.rename(self.run / f"{mutant.name}-{arch.name}.image")
-        suites = kunit.Suites(arch, image, files, self.parser, self.run)
+        suites = Suites(arch, image, files, self.parser, self.run)
         return self.executor.submit(suites.boot, "0", mutant.name)
 
     def check_without(self, arch: str) -> None:
@@ -160,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
     archs = sorted({mutant.arch for mutant in chosen})
     setup.prepare(base, archs)
     if "um" in archs:
-        kunit.check_um(base)
+        check_um(base)
     # Other runs have to wait until the end: the mutants are all in one tree
     with paths.locked(base.directory, "mutant.lock"):
         return _run(Runner(kernel.patched(base)), chosen, archs)

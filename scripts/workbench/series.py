@@ -34,114 +34,20 @@ apply; then DIR and this directory are as before.
 
 from __future__ import annotations
 
-import re
-import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Optional, Sequence
 
 from workbench import base as bases
 from workbench import boot, kernel, kunit, packages, patches, paths, process, progress
 from workbench import setup, verb
+from workbench.commits import SERIES, Commits, carried, check_tree, commits_on, make_commits
+from workbench.commits import version_of
+from workbench.mails import BRANCH, write_mails
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
-SERIES = paths.TOP / "series"
-BRANCH = "default-domain"
 TESTED_ON = ("vtd-nopt", "vtd-nopt-external")
-
-
-def carried(file: Path = SERIES / "series") -> Mapping[str, list[str]]:
-    """Return the files that each commit carries, by the commits' names, in order."""
-    found: dict[str, list[str]] = {}
-    top = file.parents[1]
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        words = line.split()
-        if not words or line.startswith("#"):
-            continue
-        if len(words) != 2 or not (top / words[1]).is_file():
-            raise CannotTell(
-                f"{file}:{number}: must be NAME FILE, FILE one of this repository"
-            )
-        found.setdefault(words[0], []).append(words[1])
-    return found
-
-
-@dataclass(frozen=True)
-class Commits:
-    """The series as commits in a repository: its start, and each commit by its name."""
-
-    repository: Repository
-    start: str
-    commits: Mapping[str, str]
-
-    @property
-    def last(self) -> str:
-        """The commit with all of the series."""
-        return list(self.commits.values())[-1]
-
-
-def check_tree(directory: str) -> Repository:
-    """Return a clean git tree of the kernel; raise CannotTell if it is none."""
-    top = Path(directory)
-    if not (top / "drivers/iommu/iommu.c").is_file() or not (top / ".git").exists():
-        raise CannotTell(f"'{directory}' is not the top of a git tree of the kernel")
-    repository = Repository(top.resolve())
-    if repository.git("status", "--porcelain").strip():
-        raise CannotTell(
-            f"'{directory}' has changes that are not committed: commit or stash them"
-        )
-    return repository
-
-
-def version_of(tree: Path) -> str:
-    """Return the version in a kernel's Makefile, "7.3.4"."""
-    found = re.findall(
-        r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\S+)", (tree / "Makefile").read_text(), re.M
-    )
-    return ".".join(found)
-
-
-def _message(repository: Repository, name: str) -> bytes:
-    """Return the message of a commit, signed off."""
-    trailer = f"Signed-off-by: {repository.identity()}"
-    return repository.git_bytes(
-        "interpret-trailers",
-        "--if-exists",
-        "addIfDifferent",
-        "--trailer",
-        trailer,
-        given=(SERIES / name).read_bytes(),
-    )
-
-
-def make_commits(repository: Repository, run: Path) -> Commits:
-    """Make the series on top of a repository's HEAD.
-
-    Only git's objects are written, so that a failure leaves nothing behind. run: where an
-    index may be.
-    """
-    start = repository.git("rev-parse", "HEAD").strip()
-    series = patches.Series(patches.Files(repository.top), version_of(repository.top))
-    index = run / "index"
-    repository.git("read-tree", start, index=index)
-    commit = start
-    commits = {}
-    for name, files in carried().items():
-        changed: list[str] = []
-        for file in patches.in_order(files):
-            changed += series.add(file)
-        for path in changed:
-            blob = repository.add_blob(series.files.read(path))
-            repository.git(
-                "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", index=index
-            )
-        tree_ = repository.git("write-tree", index=index).strip()
-        message = _message(repository, name)
-        commit = repository.commit_tree(tree_, commit, message)
-        commits[name] = commit
-    return Commits(repository, start, commits)
 
 
 def _apply(directory: str) -> int:
@@ -231,25 +137,6 @@ def _save(directory: str) -> int:
     return AS_EXPECTED
 
 
-def commits_on(base: bases.Base, run: Path) -> Commits:
-    """Make the commits in a repository of our own, of what the series edits of a base."""
-    edited = {"Makefile"}
-    for file in patches.series_files():
-        if file.endswith(".patch") and not patches.is_variant(file):
-            edited.update(patches.paths_of((paths.TOP / file).read_text()))
-    top = run / "repository"
-    for path in sorted(edited):
-        if (base.stock / path).exists():
-            paths.write(top / path, (base.stock / path).read_bytes())
-    attributes = base.stock / ".gitattributes"
-    if attributes.exists():
-        shutil.copyfile(attributes, top / ".gitattributes")
-    repository = Repository(top)
-    identity = Repository(paths.TOP).identity()
-    repository.begin(identity)
-    return make_commits(repository, run)
-
-
 def _edits_at(made: Commits, commit: str) -> patches.Edits:
     """Return the edits of the series that a commit and those before it have made."""
     changed = made.repository.git("diff", "--name-only", made.start, commit).splitlines()
@@ -292,68 +179,6 @@ def _test(arguments: Sequence[str]) -> int:
             if _test_commit(base, built) != AS_EXPECTED:
                 return NOT_AS_EXPECTED
     return AS_EXPECTED
-
-
-def _recipients(base: bases.Base, mails: Sequence[Path], *words: str) -> list[str]:
-    """Return the addresses that get_maintainer.pl names.
-
-    Not by keywords: a comment for clang-format is not for those of Clang.
-    """
-    command = ["scripts/get_maintainer.pl", "--no-tree", "--no-git", "--no-git-fallback"]
-    command += ["--no-keywords", "--no-rolestats", *words]
-    said = process.output([*command, *mails], cwd=base.stock)
-    return sorted(set(said.splitlines()))
-
-
-def _addresses(base: bases.Base, made: Commits, plain: Sequence[Path]) -> Iterator[str]:
-    to = _recipients(base, plain, "--no-l", "--no-r")
-    if not to:
-        raise CannotTell(f"get_maintainer.pl of {base.stock} names nobody")
-    trailers = made.repository.git(
-        "log",
-        "--format=%(trailers:key=Cc,key=Suggested-by,valueonly)",
-        f"{made.start}..{made.last}",
-    )
-    copies = _recipients(base, plain, "--no-m") + [
-        line for line in trailers.splitlines() if line
-    ]
-    yield from (f"--to={address}" for address in to)
-    yield from (f"--cc={address}" for address in copies)
-
-
-def _is_ours(mail: Path) -> bool:
-    """Whether a mail is one of this series: its number, and the subject of a message."""
-    match = re.match(r"(?:v\d+-)?\d{4}-(.+)\.patch$", mail.name)
-    if not match:
-        return False
-    subjects = [(SERIES / name).read_text().splitlines()[0] for name in carried()]
-    names = [re.sub(r"[^A-Za-z0-9_.]+", "-", subject).strip("-.")[:52] for subject in subjects]
-    return match[1] == "cover-letter" or match[1].rstrip("-.") in [
-        n.rstrip("-.") for n in names
-    ]
-
-
-def write_mails(base: bases.Base, number: int, output: Path) -> list[Path]:
-    """Write the mails of the series on a base; return their files."""
-    run = paths.run_directory("series")
-    made = commits_on(base, run)
-    repository = made.repository
-    repository.git("checkout", "-q", "-b", BRANCH, made.last)
-    cover = (SERIES / "cover").read_text()
-    repository.git("config", f"branch.{BRANCH}.description", cover)
-    repository.git("format-patch", "-q", "-o", str(run / "plain"), made.start)
-    options = list(_addresses(base, made, sorted((run / "plain").iterdir())))
-    options += [] if number == 1 else ["-v", str(number)]
-    options += ["--cover-letter", "--cover-from-description=subject", "--thread=shallow"]
-    repository.git("format-patch", "-q", "-o", str(run / "series"), *options, made.start)
-    output.mkdir(parents=True, exist_ok=True)
-    for old in output.glob("*.patch"):
-        if _is_ours(old):
-            old.unlink()
-    written = []
-    for mail in sorted((run / "series").iterdir()):
-        written.append(Path(shutil.move(mail, output / mail.name)))
-    return written
 
 
 def _mail(arguments: Sequence[str]) -> int:

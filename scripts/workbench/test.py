@@ -34,7 +34,9 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import check, chroot, kernel, packages, patches, paths, process
-from workbench import progress, series, setup, verb
+from workbench import progress, setup, verb
+from workbench.commits import carried, commits_on
+from workbench.mails import BRANCH
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
@@ -199,7 +201,7 @@ def refusals(run: Run) -> None:
 
 def _stock_repository(base: bases.Base, top: Path) -> Repository:
     """Make a git tree of what the series edits of a base."""
-    made = series.commits_on(base, top.parent / f"{top.name}.made")
+    made = commits_on(base, top.parent / f"{top.name}.made")
     repository = made.repository
     repository.git("update-ref", "refs/heads/stock", made.start)
     Path(repository.top).rename(top)
@@ -225,7 +227,7 @@ def _round_trip(run: Run, name: str) -> None:
         _same(path, (tree.top / path).read_bytes(), content)
     tree.git("checkout", "-q", "stock")
     run.good(script("series"), "apply", tree.top)
-    tree.git("diff", "--exit-code", "mails", series.BRANCH)
+    tree.git("diff", "--exit-code", "mails", BRANCH)
     if name == "mainline":
         _save_back(run, tree)
 
@@ -247,7 +249,7 @@ def _save_back(run: Run, tree: Repository) -> None:
     run.refuses("not committed", copy / "scripts/series", "save", tree.top)
     here.git("commit", "-q", "-a", "-m", "stale")
     run.good(copy / "scripts/series", "save", tree.top)
-    for name in patches.series_files() + [f"series/{each}" for each in series.carried()]:
+    for name in patches.series_files() + [f"series/{each}" for each in carried()]:
         _same(name, (copy / name).read_bytes(), (paths.TOP / name).read_bytes())
     makefile = tree.top / "Makefile"
     makefile.write_bytes(makefile.read_bytes() + b"\n")

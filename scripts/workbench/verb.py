@@ -102,7 +102,8 @@ def run(
     except BrokenPipeError:  # who reads us has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except OSError as error:
-        progress.say(f"{name}: {error.strerror or error}: {error.filename}")
+        where = f": {error.filename}" if error.filename else ""
+        progress.say(f"{name}: {error.strerror or error}{where}")
     except Exception as error:
         progress.say(f"{name}: {_unexpected(error, crashes)}")
     finally:

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The series as commits: which carries what, and making them in a git repository."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+from workbench import base as bases
+from workbench import patches, paths
+from workbench.repository import Repository
+from workbench.status import CannotTell
+
+
+SERIES = paths.TOP / "series"
+
+
+def carried(file: Path = SERIES / "series") -> Mapping[str, list[str]]:
+    """Return the files that each commit carries, by the commits' names, in order."""
+    found: dict[str, list[str]] = {}
+    top = file.parents[1]
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        words = line.split()
+        if not words or line.startswith("#"):
+            continue
+        if len(words) != 2 or not (top / words[1]).is_file():
+            raise CannotTell(
+                f"{file}:{number}: must be NAME FILE, FILE one of this repository"
+            )
+        found.setdefault(words[0], []).append(words[1])
+    return found
+
+
+@dataclass(frozen=True)
+class Commits:
+    """The series as commits in a repository: its start, and each commit by its name."""
+
+    repository: Repository
+    start: str
+    commits: Mapping[str, str]
+
+    @property
+    def last(self) -> str:
+        """The commit with all of the series."""
+        return list(self.commits.values())[-1]
+
+
+def check_tree(directory: str) -> Repository:
+    """Return a clean git tree of the kernel; raise CannotTell if it is none."""
+    top = Path(directory)
+    if not (top / "drivers/iommu/iommu.c").is_file() or not (top / ".git").exists():
+        raise CannotTell(f"'{directory}' is not the top of a git tree of the kernel")
+    repository = Repository(top.resolve())
+    if repository.git("status", "--porcelain").strip():
+        raise CannotTell(
+            f"'{directory}' has changes that are not committed: commit or stash them"
+        )
+    return repository
+
+
+def version_of(tree: Path) -> str:
+    """Return the version in a kernel's Makefile, "7.3.4"."""
+    found = re.findall(
+        r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\S+)", (tree / "Makefile").read_text(), re.M
+    )
+    return ".".join(found)
+
+
+def _message(repository: Repository, name: str) -> bytes:
+    """Return the message of a commit, signed off."""
+    trailer = f"Signed-off-by: {repository.identity()}"
+    return repository.git_bytes(
+        "interpret-trailers",
+        "--if-exists",
+        "addIfDifferent",
+        "--trailer",
+        trailer,
+        given=(SERIES / name).read_bytes(),
+    )
+
+
+def make_commits(repository: Repository, run: Path) -> Commits:
+    """Make the series on top of a repository's HEAD.
+
+    Only git's objects are written, so that a failure leaves nothing behind. run: where an
+    index may be.
+    """
+    start = repository.git("rev-parse", "HEAD").strip()
+    series = patches.Series(patches.Files(repository.top), version_of(repository.top))
+    index = run / "index"
+    repository.git("read-tree", start, index=index)
+    commit = start
+    commits = {}
+    for name, files in carried().items():
+        changed: list[str] = []
+        for file in patches.in_order(files):
+            changed += series.add(file)
+        for path in changed:
+            blob = repository.add_blob(series.files.read(path))
+            repository.git(
+                "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", index=index
+            )
+        tree_ = repository.git("write-tree", index=index).strip()
+        message = _message(repository, name)
+        commit = repository.commit_tree(tree_, commit, message)
+        commits[name] = commit
+    return Commits(repository, start, commits)
+
+
+def commits_on(base: bases.Base, run: Path) -> Commits:
+    """Make the commits in a repository of our own, of what the series edits of a base."""
+    edited = {"Makefile"}
+    for file in patches.series_files():
+        if file.endswith(".patch") and not patches.is_variant(file):
+            edited.update(patches.paths_of((paths.TOP / file).read_text()))
+    top = run / "repository"
+    for path in sorted(edited):
+        if (base.stock / path).exists():
+            paths.write(top / path, (base.stock / path).read_bytes())
+    attributes = base.stock / ".gitattributes"
+    if attributes.exists():
+        shutil.copyfile(attributes, top / ".gitattributes")
+    repository = Repository(top)
+    identity = Repository(paths.TOP).identity()
+    repository.begin(identity)
+    return make_commits(repository, run)
