@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import patches
+from workbench import base, kernel, patches
 
 OLD = [f"line {number}\n" for number in range(20)]
 
@@ -83,3 +83,16 @@ def test_the_tree_is_only_read(top: Path) -> None:
     patches.apply_series(tree, "Linux", top)
     assert (tree / "x.c").read_text() == "".join(OLD)
     assert [path.name for path in tree.iterdir()] == ["x.c"]
+
+
+def test_the_hunk_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*words: object) -> None:
+        raise patches.DoesNotApply("x does not apply", "@@ -1 +1 @@\n-a\n+b\n")
+
+    monkeypatch.setattr(patches, "apply_series", fail)
+    (tmp_path / "version").write_text("Linux")
+    with pytest.raises(patches.DoesNotApply):
+        kernel.patched(base.Base("toy", tmp_path))
+    assert capsys.readouterr().err == "@@ -1 +1 @@\n-a\n+b\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import patches, paths, tree
+from workbench import patches, paths, progress, tree
 from workbench.status import CannotTell
 
 PROBES = paths.SCRIPTS / "probe"
@@ -52,8 +52,15 @@ def stock(base: bases.Base) -> Kernel:
 
 
 def patched(base: bases.Base) -> Kernel:
-    """The base with the series; it has been fetched."""
-    edits = patches.apply_series(base.stock, base.version)
+    """The base with the series; it has been fetched.
+
+    If the series does not apply, the hunks that do not are printed.
+    """
+    try:
+        edits = patches.apply_series(base.stock, base.version)
+    except patches.DoesNotApply as error:
+        progress.say(*error.hunks.splitlines())
+        raise
     return Kernel(base, "patched", edits, _suite(edits), stock(base))
 
 
