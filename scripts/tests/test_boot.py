@@ -45,6 +45,10 @@ def test_all_of_one_setting(order: Sequence[str]) -> None:
     assert len(jobs) == 16 * 3 * 2
 
 
+def test_options_may_come_between_machines() -> None:
+    assert _machines(_jobs("vtd", "--strict", "0", "vtd-nopt")) == ["vtd", "vtd-nopt"]
+
+
 def test_odd() -> None:
     assert _machines(_jobs("--odd")) == ["amdvi", "vtd", "vtd-nopt", "zpci", "zpci-probe"]
     assert all(each.way.words for each in _jobs("--odd"))
@@ -59,7 +63,11 @@ def test_odd() -> None:
         (("--image", "x", "--base", "lts"), "--image and --base"),
         (("--odd", "virtio-iommu"), "has none for virtio-iommu"),
         (("--odd", "--arch", "riscv"), "has none for --arch riscv"),
-        (("--arch", "arm64", "vtd"), "no such machine"),
+        (("--arch", "arm64", "vtd"), "'vtd' is not of --arch 'arm64'"),
+        (("--arch", "arm64", "vtd", "smmuv3"), "'vtd' is not of --arch 'arm64'"),
+        (("--arch", ""), "'': must be one of"),
+        (("--replug", "50", "vtd"), "none of these machines plugs a device"),
+        (("--image", "", "--kernel", "stock"), "--image and --kernel"),
         (("--arch", "vax"), "'vax': must be one of"),
         (("--strict",), "--strict"),
         (("--wrong",), "--wrong"),
@@ -109,14 +117,30 @@ def test_the_end_of_a_guest_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert _judge(tmp_path, monkeypatch, "DMA", Outcome("killed")).complaints == ["killed"]
 
 
+def _pool(tmp_path: Path, *results: boot.Result) -> boot.Pool:
+    asked = boot.options().parse(["vtd"])
+    rows = boot.Rows(asked, ["patched"], [result.job for result in results])
+    pool = boot.Pool(boot.Booter(asked, tmp_path, _Silent()), rows, len(results))
+    pool.results += results
+    return pool
+
+
 def test_failures_and_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = _judge(tmp_path, monkeypatch, "DMA", Outcome())
-    assert boot._report_failures("boot", [good]) == AS_EXPECTED
+    assert boot._end(_pool(tmp_path, good)) == AS_EXPECTED
     bad = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
-    assert boot._report_failures("boot", [good, bad]) == NOT_AS_EXPECTED
+    assert boot._end(_pool(tmp_path, good, bad)) == NOT_AS_EXPECTED
     fault = _judge(tmp_path, monkeypatch, "DMA", Outcome(fault="QEMU failed, status 1"))
     with pytest.raises(CannotTell, match="QEMU failed"):
-        boot._report_failures("boot", [good, bad, fault])
+        boot._end(_pool(tmp_path, good, bad, fault))
+
+
+def test_failures_are_told_when_a_later_build_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
+    assert boot._tell_failures("boot", _pool(tmp_path, bad)) == [bad]
+    assert "and yet was passed" in capsys.readouterr().err
 
 
 def test_rows_appear_when_they_are_complete(
@@ -139,3 +163,4 @@ def test_cells() -> None:
     assert table.Cell("identity", "identity").short() == "ident"
     assert table.Cell("-", "DMA", ("FAILED",)).short() == "DMA!"
     assert table.Cell("-", "DMA").long() == ""
+    assert table.Cell("DMA", "-", (), "strict, though it could be lazy").short() == "DMA"

@@ -83,6 +83,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     for name in (f"clang{LLVM}", f"ld.lld{LLVM}"):
         paths.write(programs / name, b"#!/bin/sh\n", 0o755)
     monkeypatch.setattr(build, "CONFIG", config)
+    monkeypatch.setattr(bases, "fetch", lambda base: None)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     return Toy(tmp_path)
 
@@ -230,3 +231,30 @@ def test_absolute_paths_of_copied_objects_are_mended(tmp_path: Path) -> None:
     mended = (obj / "tools/.objtool.o.cmd").read_text()
     assert mended == f"deps := {tmp_path}/patched/tools/objtool.c {tmp_path}/stocking/x\n"
     assert (obj / "binary.o").read_bytes() == bytes(tmp_path) + b"/stock/x\0"
+
+
+def test_no_objects_of_other_sources(toy: Toy) -> None:
+    """Not those of a stock that has been built before the base has changed."""
+    toy.build(toy.stock)
+    (toy.base.stock / "a.c").write_text("changed\n")
+    os.utime(toy.base.stock / "a.c", (1e9, 1e9))
+    tree.record(toy.base.stock)
+    assert "a.o" in toy.build(toy.patched)
+    assert (toy.patched.tree / "obj-x86_64/image").read_text() == "changed\nedited\n"
+
+
+def test_no_objects_of_an_edit_that_has_gone(toy: Toy) -> None:
+    like = toy.kernel({"a.c": b"edited\n"})
+    toy.build(like)
+    like = toy.kernel({})
+    mutant = Kernel(toy.base, "mutant", {"b.c": b"mutant\n"}, (), like)
+    toy.build(mutant)
+    assert (mutant.tree / "obj-x86_64/image").read_text() == "a.c\nmutant\n"
+
+
+@pytest.mark.parametrize("name", ["KCFLAGS", "KBUILD_OUTPUT", "ARCH", "MAKEFLAGS", "LLVM"])
+def test_what_the_user_tells_make_is_not_told_ours(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "x")
+    assert name not in build.environment()

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 
-from workbench import guest, machine
+from workbench import emulator, guest, machine
+from workbench.status import CannotTell
 
 # A QEMU that finds its monitor as QEMU does, and then does what follows
 FAKE = r"""
@@ -135,6 +137,19 @@ def test_qemu_that_dies(tmp_path: Path) -> None:
 def test_a_line_that_does_not_end(tmp_path: Path) -> None:
     _, log = _run(tmp_path, "begin()\nsys.stdout.write('no end')\n")
     assert log.endswith("no end")
+
+
+def test_an_event_that_qemu_does_not_have() -> None:
+    """A count that stays 0 would pass for lazy."""
+    vtd = machine.read("vtd")
+    emulator.check_events(vtd)
+    with pytest.raises(CannotTell, match="has no event 'vtd_inv_dsc"):
+        emulator.check_events(dataclasses.replace(vtd, count=("vtd_inv_dsc_iotlb*",)))
+
+
+def test_user_mode_linux_that_cannot_be_run(tmp_path: Path) -> None:
+    boot = guest.Boot(["/no/such/linux"], tmp_path, 5, tmp_path / "log", monitor=False)
+    assert guest.run(boot).fault == "it failed, status 127"
 
 
 def test_options() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import initramfs, paths
+from workbench import initramfs, machine, paths, process
 
 HARNESS = r"""
 #define main guest_main
@@ -93,3 +93,33 @@ def _read(packed: bytes) -> dict[str, bytes]:
         found[name] = packed[place : place + size]
         place += (size + 3) // 4 * 4
     return found
+
+
+def test_what_a_guest_boots_with_is_made_again_if_it_must(
+    tmp_path: Path, stock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def step(label: str, log: Path, *commands: "list[str]", **options: object) -> None:
+        made.append(label)
+        for command in commands:
+            Path(command[command.index("-o") + 1]).write_bytes(b"program")
+
+    monkeypatch.setattr(process, "step", step)
+    headers = tmp_path / "include"
+    paths.write(headers / "linux/reboot.h", b"one")
+    sources = initramfs.Sources(stock, [headers])
+    arch, directory = machine.arch("x86_64"), tmp_path / "guest"
+    initramfs.build(sources, arch, directory)
+    initramfs.build(sources, arch, directory)
+    assert len(made) == 1
+    paths.write(headers / "linux/reboot.h", b"two")
+    initramfs.build(sources, arch, directory)
+    assert len(made) == 2
+    for name in ("disk.img", "initramfs.cpio", "init"):
+        (directory / name).unlink()
+        initramfs.build(sources, arch, directory)
+        assert (directory / name).exists()
+    monkeypatch.setattr(process, "stamp", lambda program: "another")
+    initramfs.build(sources, arch, directory)
+    assert len(made) == 6

@@ -46,6 +46,10 @@ def test_all_of_ours() -> None:
         ("probe no", "must be yes"),
         ("strict", "'strict' has no value"),
         ("arch arm64", "'arch' comes a second time"),
+        ("writes 0000:00:02.0 0000:00:03.0", "must be one device"),
+        ("bounced 0000:00:02.0 junk", "must be one device"),
+        ("device 0000:00:02.0 free nvme", "'0000:00:02.0' comes a second time"),
+        ("append a='", "no closing quotation"),
     ],
 )
 def test_a_wrong_line_is_named(directory: Path, line: str, says: str) -> None:

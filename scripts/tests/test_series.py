@@ -88,17 +88,45 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
         commits.carried(file)
 
 
-def test_only_mails_of_ours_go() -> None:
-    names = {
-        "0000-cover-letter.patch": True,
-        "v2-0001-iommu-Invalidate-lazily-for-devices-that-require-tra.patch": True,
-        "0002-iommu-Add-KUnit-tests-for-the-default-domain.patch": True,
-        "0001-drm-Fix-something-else.patch": False,
-        "mine.patch": False,
-        "0001-iommu-Add-KUnit.patch": False,
-    }
-    for name, is_ours in names.items():
-        assert mails._is_ours(Path(name)) is is_ours, name
+def test_only_mails_of_ours_are_deleted(tmp_path: Path) -> None:
+    ours = tmp_path / "v2-0001-a-subject-that-has-changed-since.patch"
+    edited = tmp_path / "0002-edited.patch"
+    for mail in (ours, edited):
+        mail.write_text("ours\n")
+    mails._keep_list(tmp_path, [ours, edited])
+    edited.write_text("edited\n")
+    for name in ("0000-cover-letter.patch", "mine.patch"):
+        (tmp_path / name).write_text("somebody's own\n")
+    mails.delete_old(tmp_path)
+    left = sorted(path.name for path in tmp_path.glob("*.patch"))
+    assert left == ["0000-cover-letter.patch", "0002-edited.patch", "mine.patch"]
+
+
+def test_the_users_configuration_does_not_change_mails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "gitconfig"
+    told.write_text("[diff]\n\tnoprefix = true\n[format]\n\tuseAutoBase = true\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(told))
+    ours = Repository(tmp_path / "ours", is_ours=True)
+    paths.write(ours.top / "file", b"one\n")
+    ours.begin("A B <a@b>")
+    (ours.top / "file").write_text("two\n")
+    ours.git("commit", "-q", "-a", "-m", "two")
+    ours.git("checkout", "-q", "-b", "branch")
+    assert "--- a/file" in ours.git("format-patch", "--stdout", "HEAD~1")
+
+
+def test_files_are_written_all_or_none(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        path.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        paths.write_all({one: b"new", two: None})  # type: ignore[dict-item]
+    assert one.read_bytes() == two.read_bytes() == b"old"
+    paths.write_all({one: b"new", two: b"new"})
+    assert one.read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["one", "two"]
 
 
 @pytest.mark.parametrize("place", ["/nowhere", "/"])

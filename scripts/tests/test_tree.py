@@ -11,6 +11,7 @@ from typing import Mapping
 import pytest
 
 from workbench import tree
+from workbench.status import CannotTell
 
 OLD = 1_000_000_000  # seconds since 1970
 
@@ -220,3 +221,21 @@ def test_repaired_from_what_is_fresh(toy: Toy, tmp_path: Path) -> None:
 def test_edits_that_were_made_last(toy: Toy, tmp_path: Path) -> None:
     assert tree.edits(toy.top) == toy.edits
     assert tree.edits(tmp_path / "none") is None
+
+
+def test_edits_that_were_changed_since_are_not_taken(toy: Toy) -> None:
+    (toy.top / "b.c").write_text("by hand\n")
+    with pytest.raises(CannotTell, match="b.c' has been changed"):
+        tree.edits(toy.top)
+    (toy.top / "b.c").unlink()
+    with pytest.raises(CannotTell, match="b.c' has been changed"):
+        tree.edits(toy.top)
+
+
+def test_a_name_that_is_not_utf_8(toy: Toy) -> None:
+    name = os.fsdecode(b"caf\xe9.c")
+    (toy.origin / name).write_text("x\n")
+    toy.follow()
+    assert (toy.top / name).read_text() == "x\n"
+    tree.follow(toy.top.with_name("fresh"), toy.origin, {})
+    assert (toy.top.with_name("fresh") / name).exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,91 @@ def test_packages_that_are_missing_are_told(
         packages.install([need], tmp_path)
 
 
+NESTED = """
+import sys
+sys.path.insert(0, {scripts!r})
+from workbench import process
+child = process.start([sys.executable, "-B", "-c", {inner!r}], stdout=None)
+import time; time.sleep(1)
+process.kill(child)
+"""
+
+
+def test_what_a_verb_has_started_ends_with_it(tmp_path: Path) -> None:
+    """As QEMU of a scripts/boot that scripts/test has started."""
+    scripts, crashes = str(paths.SCRIPTS), str(tmp_path)
+    inner = WAITS.format(scripts=scripts, crashes=crashes)
+    program = NESTED.format(scripts=scripts, inner=inner)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program], capture_output=True, text=True, check=True
+    )
+    started = int(done.stdout.split()[0])
+    assert _ends(started)
+
+
+def _ends(number: int) -> bool:
+    for _ in range(50):
+        if not Path(f"/proc/{number}").exists():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+LOCKS = """
+import sys, time
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+from workbench import paths, process
+with paths.locked(Path({directory!r})):
+    process.step("write", Path({directory!r}) / "log", ["sh", "-c", "echo $$ >&2; sleep 2"])
+"""
+
+
+def test_a_lock_outlives_kill_9_while_something_writes(tmp_path: Path) -> None:
+    program = LOCKS.format(scripts=str(paths.SCRIPTS), directory=str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-B", "-c", program], stderr=subprocess.DEVNULL
+    ) as it:
+        log = tmp_path / "log"
+        while not log.exists() or log.read_text().count("\n") < 2:
+            time.sleep(0.05)
+        it.kill()
+        it.wait()
+        held = ["flock", "-n", str(tmp_path / "lock"), "true"]
+        assert subprocess.run(held, check=False).returncode == 1
+        assert subprocess.run(["flock", "-w", "10", *held[2:]], check=False).returncode == 0
+
+
+def test_another_workbench_in_the_directory_is_not_run(tmp_path: Path) -> None:
+    paths.write(tmp_path / "workbench/__init__.py", b"print('another')")
+    paths.write(tmp_path / "workbench/main.py", b"print('another')")
+    said = subprocess.run(
+        [paths.SCRIPTS / "boot", "--list"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "another" not in said.stdout and "vtd-nopt" in said.stdout
+
+
+@pytest.mark.parametrize("name", ["a:b", "a b", "it's"])
+def test_a_checkout_may_be_anywhere_until_make_is_called(name: str, tmp_path: Path) -> None:
+    copy = tmp_path / name
+    shutil.copytree(paths.SCRIPTS, copy / "scripts")
+    said = subprocess.run(
+        [copy / "scripts/boot", "vtd"], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == NOT_FOUND_OUT
+    assert "the kernel's make wants a path without" in said.stderr
+
+
+def test_a_full_disk_behind_stderr_is_no_verdict() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([paths.SCRIPTS / "boot", "nosuch"], stderr=full, check=False)
+    assert done.returncode == NOT_FOUND_OUT
+
+
 WAITS = """
 import sys, time
 sys.path.insert(0, {scripts!r})
@@ -186,11 +272,7 @@ def test_a_signal_ends_what_was_started(number: signal.Signals, tmp_path: Path) 
         started = int(child.stdout.readline())
         child.send_signal(number)
         assert child.wait(10) == 128 + number
-    for _ in range(50):
-        if not Path(f"/proc/{started}").exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it is still there")
+    assert _ends(started)
 
 
 def test_one_waits_for_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

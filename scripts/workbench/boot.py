@@ -54,12 +54,12 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from workbench import base as bases
-from workbench import build, guest, image, initramfs, kernel, machine
+from workbench import build, emulator, guest, image, initramfs, kernel, machine
 from workbench import parameters, paths, progress, setup, table, verb, verdict
 from workbench.job import Job, Way, expected_results, told
 from workbench.machine import Machine
 from workbench.policy import Setting
-from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_one_of
 
 MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
@@ -98,7 +98,7 @@ def options() -> verb.Arguments:
     add("--strict", type=verb.one_of(*SETTINGS))
     add("--passthrough", type=verb.one_of(*SETTINGS))
     add("--append", default="")
-    add("--replug", type=verb.number, default=1)
+    add("--replug", type=verb.number)
     add("--timeout", type=verb.number, default=60)
     add("--accel", type=verb.one_of("tcg", "kvm"), default="tcg")
     add("machines", nargs="*")
@@ -110,9 +110,9 @@ def _refuse_together(asked: Namespace) -> None:
     pairs = [("odd", "all"), ("odd", "strict"), ("odd", "passthrough")]
     pairs += [("image", other) for other in ("odd", "kernel", "arch")]
     for one, other in pairs:
-        if getattr(asked, one) and getattr(asked, other):
+        if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
-    if asked.image and asked.base != "mainline":
+    if asked.image is not None and asked.base != "mainline":
         raise CannotTell("--image and --base cannot go together")
     if asked.accel == "kvm" and not os.access("/dev/kvm", os.W_OK):
         raise CannotTell("--accel 'kvm': no access to /dev/kvm here, use tcg")
@@ -121,8 +121,7 @@ def _refuse_together(asked: Namespace) -> None:
 def _named(asked: Namespace) -> list[str]:
     known = machine.names()
     for name in asked.machines:
-        if name not in known:
-            raise CannotTell(f"machine '{name}': must be one of: {' '.join(known)}")
+        must_be_one_of("machine", name, known)
     return list(dict.fromkeys(asked.machines))
 
 
@@ -130,15 +129,22 @@ def choose(asked: Namespace) -> list[Machine]:
     """Return the machines that are asked for."""
     named = _named(asked)
     names: Sequence[str] = named
-    if not named and asked.image:
+    if not named and asked.image is not None:
         names = FOR_AN_IMAGE
     elif not named:
-        names = machine.names() if asked.all or asked.odd or asked.arch else MAIN_JOB
+        names = (
+            machine.names() if asked.all or asked.odd or asked.arch is not None else MAIN_JOB
+        )
     chosen = [machine.read(name) for name in names]
-    if asked.arch:
+    if asked.arch is not None:
         machine.arch(asked.arch)
+        for each in chosen:
+            if named and each.arch.name != asked.arch:
+                raise CannotTell(f"machine '{each.name}' is not of --arch '{asked.arch}'")
         chosen = [each for each in chosen if each.arch.name == asked.arch]
-    if asked.image:
+    if asked.replug is not None and not any(each.plug for each in chosen):
+        raise CannotTell(f"--replug '{asked.replug}': none of these machines plugs a device")
+    if asked.image is not None:
         for each in chosen:
             if each.arch.name != "x86_64" or each.probe:
                 raise CannotTell(f"machine '{each.name}': --image is for those of x86_64")
@@ -201,7 +207,7 @@ class Booter:
         """Boot and judge. files: the directory of what a guest boots with."""
         log = self.run / job.name
         initrd = self.run / f"{job.name}.initrd"
-        replugs = self.asked.replug
+        replugs = self.asked.replug or 1
         limit = self.asked.timeout + 5 * replugs
         each = job.machine
         initramfs.tell(files / "initramfs.cpio", told(job, self.has_drivers, replugs), initrd)
@@ -222,7 +228,7 @@ class Booter:
     def _judge(self, job: Job, log: Path, outcome: guest.Outcome) -> Result:
         console = log.read_text(errors="replace")
         result = Result(job, log, _types(console), fault=outcome.fault)
-        expected = expected_results(job, self.has_drivers, self.asked.replug)
+        expected = expected_results(job, self.has_drivers, (self.asked.replug or 1))
         with self.turn:  # kunit_parser prints, or is told where to, for all threads
             report = self.parser.parse(console)
         said = verdict.complaints(report, expected)
@@ -279,6 +285,7 @@ class Rows:
     def _cell(self, device: machine.Device, jobs: Sequence[Job]) -> table.Cell:
         types = {}
         marks = []
+        note = ""
         for job in jobs:
             result = self.results[job]
             types[job.kernel] = result.types.get(device.address, "none")
@@ -288,27 +295,10 @@ class Rows:
             elif result.complaints or result.fault:
                 marks.append(f"FAILED: {job.kernel}, see below")
             elif job.is_too_strict(device):
-                marks.append("strict, though it could be lazy")
+                note = "strict, though it could be lazy"
         first = types.get("stock", types.get("image", "-"))
         second = types.get("patched", types.get("commit", "-"))
-        return table.Cell(first, second, tuple(marks))
-
-
-def _report_failures(name: str, results: Sequence[Result]) -> int:
-    failed = [result for result in results if result.complaints or result.fault]
-    if not failed:
-        return AS_EXPECTED
-    for result in failed:
-        tail = result.log.read_text(errors="replace").splitlines()[-20:]
-        why = result.fault or "; ".join(result.complaints[:5])
-        progress.say("", f"FAILED {result.job.name}: {why}", f"{result.log} ends:")
-        progress.say(*(f"  | {line.rstrip()}" for line in tail))
-    names = " ".join(result.job.name for result in failed)
-    progress.say("", f"{name}: {len(failed)} of {len(results)} boots failed: {names}")
-    faults = [result.fault for result in failed if result.fault]
-    if faults:
-        raise CannotTell(f"{len(faults)} guests could not be run: {faults[0]}")
-    return NOT_AS_EXPECTED
+        return table.Cell(first, second, tuple(marks), note)
 
 
 @dataclass
@@ -338,6 +328,9 @@ class Pool:
 
     def submit(self, jobs: Sequence[Job], image_file: Path, files: Path) -> None:
         """Have jobs booted whose kernel is there."""
+        for future in self.futures:
+            if future.done():
+                future.result()  # raises what has kept a guest from being run
         for job in jobs:
             self.futures.append(self.executor.submit(self._one, job, image_file, files))
 
@@ -350,6 +343,21 @@ class Pool:
     def stop(self) -> None:
         """Begin no more."""
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _tell_failures(name: str, pool: Pool) -> list[Result]:
+    """Say which boots have failed, and keep what they left; return them."""
+    failed = [result for result in pool.results if result.complaints or result.fault]
+    for result in failed:
+        paths.keep(pool.booter.run)
+        tail = result.log.read_text(errors="replace").splitlines()[-20:]
+        why = result.fault or "; ".join(result.complaints[:5])
+        progress.say("", f"FAILED {result.job.name}: {why}", f"{result.log} ends:")
+        progress.say(*(f"  | {line.rstrip()}" for line in tail))
+    if failed:
+        names = " ".join(result.job.name for result in failed)
+        progress.say("", f"{name}: {len(failed)} of {pool.total} boots failed: {names}")
+    return failed
 
 
 def _by_arch(chosen: Sequence[Machine]) -> dict[str, list[Machine]]:
@@ -431,6 +439,8 @@ def _leave_out(
             kept.append(each)
         elif each.name in named:
             raise CannotTell(f"machine '{each.name}': {base.version} lacks {lacking}")
+        else:
+            progress.say(f"boot: {each.name} is left out: {base.version} lacks {lacking}")
     if not kept:
         raise CannotTell(f"{base.version} lacks what these machines need")
     return kept
@@ -442,8 +452,12 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     how = ways(asked, chosen)
     chosen = [each for each in chosen if each.name in how]
     _check_console(asked, _jobs(chosen, how, names))
+    if base.name != "mainline":
+        setup.prepare(base, [])  # to see which machines it is for
+        chosen = _leave_out(chosen, base, asked.machines)
     setup.prepare(base, sorted({each.arch.name for each in chosen}))
-    chosen = _leave_out(chosen, base, asked.machines)
+    for each in chosen:
+        emulator.check_events(each)
     jobs = _jobs(chosen, how, names)
     kernels = _kernels(base, names)
     _say_what(jobs, kernels)
@@ -455,6 +469,10 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
             ours = [job for job in jobs if job.machine in machines]
             _build_arch(pool, kernels, ours, stock)
         return _end(pool)
+    except CannotTell:
+        pool.stop()
+        _tell_failures("boot", pool)
+        raise
     finally:
         pool.stop()
 
@@ -482,14 +500,16 @@ def _boot_image(asked: Namespace, chosen: Sequence[Machine]) -> int:
 
 def _end(pool: Pool) -> int:
     results = pool.finish()
-    if any(result.complaints or result.fault for result in results):
-        paths.keep(pool.booter.run)
     unread = sorted(
         {f"{result.job.machine.name} {name}" for result in results for name in result.unread}
     )
     if unread:
         progress.say(f"boot: not read, since {UNREAD} in this kernel: {', '.join(unread)}")
-    return _report_failures("boot", results)
+    failed = _tell_failures("boot", pool)
+    faults = [result.fault for result in failed if result.fault]
+    if faults:
+        raise CannotTell(f"{len(faults)} guests could not be run: {faults[0]}")
+    return NOT_AS_EXPECTED if failed else AS_EXPECTED
 
 
 def _check_console(asked: Namespace, jobs: Sequence[Job]) -> None:
@@ -509,4 +529,5 @@ def main(arguments: Sequence[str]) -> int:
         return AS_EXPECTED
     _refuse_together(asked)
     chosen = choose(asked)
-    return _boot_image(asked, chosen) if asked.image else _boot_built(asked, chosen)
+    is_built = asked.image is None
+    return _boot_built(asked, chosen) if is_built else _boot_image(asked, chosen)

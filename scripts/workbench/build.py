@@ -15,7 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 from workbench import paths, process, progress, tree
 from workbench.kernel import Kernel
@@ -55,10 +55,35 @@ def make(source: Path, obj: str, arch: str, *words: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for make: what is built does not tell when and by whom."""
-    return process.environment(
-        KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build", KBUILD_BUILD_HOST="build"
-    )
+    """Return the environment for make: what is built does not tell when and by whom.
+
+    Nor does it depend on what the user has told the kernel's make, as in KCFLAGS.
+    """
+    told = {
+        name: value
+        for name, value in process.environment().items()
+        if name not in _OF_MAKE and not name.startswith(("KBUILD_", "KCONFIG_", "LLVM"))
+    }
+    told.update(KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build")
+    return {**told, "KBUILD_BUILD_HOST": "build"}
+
+
+_OF_MAKE = {
+    *("ARCH", "SUBARCH", "CROSS_COMPILE", "INSTALL_HDR_PATH", "MAKEFLAGS", "MFLAGS", "O"),
+    *("KCFLAGS", "KCPPFLAGS", "KAFLAGS", "KRUSTFLAGS", "HOSTCFLAGS", "HOSTLDFLAGS", "CHECK"),
+    *(
+        "CC",
+        "LD",
+        "HOSTCC",
+        "CFLAGS",
+        "CPPFLAGS",
+        "LDFLAGS",
+        "CPATH",
+        "C_INCLUDE_PATH",
+        "C",
+        "W",
+    ),
+}
 
 
 def fragments(kernel: Kernel, target: Target) -> list[Path]:
@@ -116,15 +141,7 @@ def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Pat
 def _compiler(arch: str) -> list[str]:
     """Return what changes when the compiler does: where it is, its size and date."""
     names = ["gcc", "ld"] if arch == "um" else [f"clang{LLVM}", f"ld.lld{LLVM}"]
-    return [_stamp(shutil.which(name)) for name in names]
-
-
-def _stamp(program: Optional[str]) -> str:
-    if not program:
-        return "none"
-    real = os.path.realpath(program)
-    state = os.stat(real)
-    return f"{real} {state.st_size} {state.st_mtime_ns}"
+    return [process.stamp(name) for name in names]
 
 
 def _hash(*contents: bytes) -> str:
@@ -172,8 +189,9 @@ def kernel_image(kernel: Kernel, target: Target) -> Path:
     wanted = _wanted(kernel, target)
     if _read(obj / "built") == wanted and image.exists():
         return image
-    if kernel.like:
-        _start_from(kernel.like.tree / obj.name, obj, sorted(kernel.edits), wanted)
+    if kernel.like and not obj.exists():
+        kernel.like.make()
+        _start_from(kernel.like.tree, obj, sorted(kernel.edits), wanted)
     configured = _read(obj / "configured")
     if configured.get("compiler", wanted["compiler"]) != wanted["compiler"]:
         progress.say(f"the compiler has changed: {obj} is built anew")
@@ -243,16 +261,16 @@ def _build_um(kernel: Kernel, obj: Path) -> None:
     )
 
 
-def _start_from(
-    like: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str, Any]
-) -> None:
-    """If nothing has been built, begin with what has been of a kernel like this one.
+def _start_from(top: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str, Any]) -> None:
+    """Begin with what has been built of the tree of a kernel like this one.
 
+    Not if it has been built of other files than are there now, or by another compiler.
     Then make builds only what differs. All of it gets a date before that of every edit,
     or make would take it for newer than what it has been built without.
     """
+    like = top / obj.name
     built = _read(like / "built")
-    if obj.exists() or built.get("compiler") != wanted["compiler"]:
+    if built.get("tree") != tree.identity(top) or built["compiler"] != wanted["compiler"]:
         return
     new = obj.with_name(obj.name + ".new")
     paths.remove(new)

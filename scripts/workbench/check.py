@@ -11,8 +11,8 @@ stock does not have it. And at the workbench. With no CHECK: all of them.
 Prints a line for each check and, last, "N passed, N failed"; findings to stderr. What the
 tools said is kept under build/BASE/log/.
 
-Exit status: 0 nothing was found; 1 something was, or a tool failed; 2 bad argument, or
-the base cannot be set up.
+Exit status: 0 nothing was found; 1 something was, or a tool failed; 2 bad argument, or a
+check could not be made.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from workbench import base as bases
 from workbench import build, kernel, packages, patches, paths, process, progress
 from workbench import mails, setup, verb
 from workbench.repository import Repository
-from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+from workbench.status import AS_EXPECTED, CannotTell, Tally, must_be_one_of
 
 IOMMU = "drivers/iommu/iommu.o"
 DMA_IOMMU = "drivers/iommu/dma-iommu.o"
 SELFTEST = "tools/testing/selftests/iommu/default_domain.c"
+NOBODY = "check <check@localhost>"  # whose mails are only looked at
 LINE = "95"  # characters, for the formatter
 
 _FINDING = re.compile(r"([Ww]arning|WARNING|[Ee]rror|ERROR|CHECK)[: ]|^[^ ]*\.c:[0-9]+:", re.M)
@@ -146,6 +147,20 @@ def _compile(
 
     What else has to be made for that begins with what has been built to boot, if it has.
     """
+    with paths.locked(look.base.directory):
+        return _compile_locked(look, built, obj, arch, words, suites, objects)
+
+
+def _compile_locked(
+    look: Look,
+    built: kernel.Kernel,
+    obj: str,
+    arch: str,
+    words: Sequence[str],
+    suites: bool,
+    objects: Sequence[str],
+) -> str:
+    built.make()
     where = built.tree / obj
     booted = built.tree / f"obj-{arch}"
     is_clang = any(word.startswith("LLVM=") for word in words)
@@ -168,7 +183,9 @@ def check_checkpatch(look: Look) -> None:
     """what checkpatch.pl --strict says of each mail, and of scripts/guest"""
     where = look.run / "mails"
     written = [
-        mail for mail in mails.write_mails(look.base, 1, where) if "0000-" not in mail.name
+        mail
+        for mail in mails.write_mails(look.base, 1, where, NOBODY)
+        if "0000-" not in mail.name
     ]
     # What is added is in MAINTAINERS, by its directory or by the last commit; and there is
     # no history to know other commits by
@@ -228,21 +245,19 @@ def check_kernel_doc(look: Look) -> None:
     """comments for kernel-doc that are wrong"""
 
     def header(look: Look, built: kernel.Kernel) -> str:
-        script = (
-            [sys.executable, "-B"] if _is_python(built.tree / "scripts/kernel-doc") else []
-        )
-        command = [*script, "scripts/kernel-doc", "-none", "-Wall", "include/linux/iommu.h"]
-        return look.tool(*command, cwd=built.tree)
+        return look.tool(*_kernel_doc(built.tree), "include/linux/iommu.h", cwd=built.tree)
 
     _compare(look, header)
-    script = [sys.executable, "-B"] if _is_python(look.patched / "scripts/kernel-doc") else []
-    files = [kernel.SUITE, SELFTEST]
-    command = [*script, "scripts/kernel-doc", "-none", "-Wall", "-Werror", *files]
-    look.tool(*command, cwd=look.patched)
+    command = [*_kernel_doc(look.patched), "-Werror"]
+    look.tool(*command, kernel.SUITE, SELFTEST, cwd=look.patched)
 
 
-def _is_python(script: Path) -> bool:
-    return b"python" in script.read_bytes().partition(b"\n")[0]
+def _kernel_doc(tree: Path) -> list[str]:
+    """Return how a tree's kernel-doc is called: in 7.3 it is Python, in 6.12 Perl."""
+    script = "scripts/kernel-doc"
+    first = (tree / script).read_bytes().partition(b"\n")[0]
+    python = [sys.executable, "-B"] if b"python" in first else []
+    return [*python, script, "-none", "-Wall"]
 
 
 def check_documentation(look: Look) -> None:
@@ -419,14 +434,6 @@ OF_MAINLINE = ("audit",)  # the table is that of 7.3
 OF_OURS = ("shellcheck", "mypy", "pyflakes", "black")  # whatever the base
 
 
-@dataclass
-class Tally:
-    """How many checks have passed, and how many have not."""
-
-    passed: int = 0
-    failed: int = 0
-
-
 def _one(look: Look, name: str, number: str, tally: Tally) -> None:
     look.log = look.base.log / f"check-{name}.log"
     look.log.parent.mkdir(parents=True, exist_ok=True)
@@ -437,7 +444,9 @@ def _one(look: Look, name: str, number: str, tally: Tally) -> None:
             tally.passed += 1
             progress.result(f"ok      {name} ({activity.seconds()} s)")
         except (Found, CannotTell) as error:
-            tally.failed += 1
+            is_verdict = isinstance(error, Found)
+            tally.failed += is_verdict
+            tally.unknown += not is_verdict
             progress.result(f"FAILED  {name}: {error}")
             tail = look.log.read_text(errors="replace").splitlines()[-30:]
             progress.say(f"{look.log} ends:", *(f"  | {line}" for line in tail))
@@ -455,8 +464,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{name:14} {about}")
         return AS_EXPECTED
     for name in asked.checks:
-        if name not in CHECKS:
-            raise CannotTell(f"check '{name}': must be one of: {' '.join(CHECKS)}")
+        must_be_one_of("check", name, CHECKS)
     chosen = asked.checks or [
         name
         for name in CHECKS
@@ -474,5 +482,5 @@ def main(arguments: Sequence[str]) -> int:
         for number, name in enumerate(chosen, 1):
             _one(look, name, f"{number} of {len(chosen)}", tally)
     progress.result("")
-    progress.result(f"{tally.passed} passed, {tally.failed} failed")
-    return NOT_AS_EXPECTED if tally.failed else AS_EXPECTED
+    progress.result(str(tally))
+    return tally.status

@@ -15,6 +15,7 @@ Call = Callable[..., tuple[int, str]]
 _OWN = ("unshare", "--mount", "--fork", "--pid", "--kill-child")
 _ENTER = 'mount -t proc none "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$1" sh -c "$2"'
 _USER = "somebody"
+NEEDS = (packages.Need("debootstrap", "debootstrap"),)
 
 
 class Bare:
@@ -23,7 +24,6 @@ class Bare:
     def __init__(self, call: Call, release: str, top: Path) -> None:
         self.call = call
         self.top = top
-        packages.install([packages.Need("debootstrap", "debootstrap")], paths.BUILD / "log")
         site = packages.mirror(paths.BUILD / "log")
         self.good("debootstrap", "--variant=minbase", release, top, site)
         acquire = process.output(["apt-config", "dump", "Acquire"])
@@ -54,7 +54,7 @@ def as_root(call: Call, release: str, top: Path) -> None:
         bare = Bare(call, release, top)
         bare.clone("/root/checkout")
         bare.inside("/root/checkout/scripts/boot")
-        bare.inside("/root/checkout/scripts/boot --image debian:6.12")
+        bare.inside("/root/checkout/scripts/test")
     finally:
         paths.remove(top)
 
@@ -68,7 +68,7 @@ def as_user(call: Call, release: str, top: Path) -> None:
         bare.clone(place)
         bare.inside(f"chown -R {_USER}: {place}")
         bare.inside(f"{place}/scripts/setup")
-        bare.inside(f"su {_USER} -c '{place}/scripts/boot && {place}/scripts/kunit'")
+        bare.inside(f"su {_USER} -c '{place}/scripts/boot && {place}/scripts/test'")
         owned = bare.inside(f"find /home/{_USER} -user root")
         if owned.strip():
             raise CannotTell(f"belongs to root: {owned.splitlines()[0]}")

@@ -7,7 +7,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Optional
 
 from workbench import base as bases
 from workbench import patches, paths
@@ -110,8 +110,11 @@ def make_commits(repository: Repository, run: Path) -> Commits:
     return Commits(repository, start, commits)
 
 
-def commits_on(base: bases.Base, run: Path) -> Commits:
-    """Make the commits in a repository of our own, of what the series edits of a base."""
+def commits_on(base: bases.Base, run: Path, identity: Optional[str] = None) -> Commits:
+    """Make the commits in a repository of our own, of what the series edits of a base.
+
+    identity: who commits, git's user if not given.
+    """
     edited = {"Makefile"}
     for file in patches.series_files():
         if file.endswith(".patch") and not patches.is_variant(file):
@@ -123,7 +126,6 @@ def commits_on(base: bases.Base, run: Path) -> Commits:
     attributes = base.stock / ".gitattributes"
     if attributes.exists():
         shutil.copyfile(attributes, top / ".gitattributes")
-    repository = Repository(top)
-    identity = Repository(paths.TOP).identity()
-    repository.begin(identity)
+    repository = Repository(top, is_ours=True)
+    repository.begin(identity or Repository(paths.TOP).identity())
     return make_commits(repository, run)

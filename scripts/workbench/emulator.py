@@ -7,12 +7,14 @@ unpacked under build/, and used for those machines only.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 from pathlib import Path
 
 from workbench import packages, paths, process
-from workbench.machine import Arch
+from workbench.machine import Arch, Machine
+from workbench.status import CannotTell
 
 _NEWER = paths.BUILD / "qemu"
 _WANTS = {"qemu-system-riscv64": 10}
@@ -29,6 +31,17 @@ def command(program: str) -> list[str]:
 def version(program: str) -> str:
     """Return the line that tells which QEMU that is."""
     return process.output([*command(program), "--version"]).splitlines()[0]
+
+
+def check_events(machine: Machine) -> None:
+    """Raise CannotTell if QEMU has no event of those that are to be counted."""
+    if not machine.count or machine.count == ("kernel",):
+        return
+    program = machine.arch.qemu[0]
+    known = process.output([*command(program), "-trace", "help"]).split()
+    for event in machine.count:
+        if not fnmatch.filter(known, event):
+            raise CannotTell(f"machine '{machine.name}': {program} has no event '{event}'")
 
 
 def needs(arch: Arch) -> tuple[packages.Need, ...]:

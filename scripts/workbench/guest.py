@@ -22,6 +22,7 @@ _FLOOD = 64 << 20  # bytes: more than any guest has to say
 _GRACE = 10  # seconds for timeout(1) to end a guest, before we do
 _MONITOR = 20.0  # seconds until QEMU has to have answered
 _DISKS = 6
+_NOT_RUN = (125, 126, 127)  # what timeout(1) ends with if it cannot run a program
 
 
 @dataclass
@@ -289,8 +290,9 @@ def _run(
     status = 124 if wrong else _status(child)
     if status in (124, 137):
         return Outcome(why=f"no end within {boot.limit} s, killed")
-    if status and boot.monitor:
-        return Outcome(fault=f"QEMU failed, status {status}")
+    if status and (boot.monitor or status in _NOT_RUN):
+        what = "QEMU" if boot.monitor else "it"
+        return Outcome(fault=f"{what} failed, status {status}")
     return Outcome(why=f"the guest failed, status {status}" if status else "")
 
 

@@ -16,7 +16,7 @@ _DEBIAN = re.compile(r"debian:(\d+\.\d+)$")
 def check(name: str) -> None:
     """Raise CannotTell if a name is neither a file nor "debian:X.Y"."""
     if not _DEBIAN.match(name) and not Path(name).is_file():
-        raise CannotTell(f"--image '{name}': must be a file, or debian:X.Y as in debian:6.12")
+        raise CannotTell(f"image '{name}': must be a file, or debian:X.Y as in debian:6.12")
 
 
 def fetch(name: str, log: Path, to: Path) -> Path:

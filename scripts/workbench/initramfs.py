@@ -75,22 +75,29 @@ def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
     Nothing is done if the sources are those of the last time.
     """
     programs = _programs(sources)
-    inputs = [*programs.values(), GUEST / "guest.h", *sorted(machine.MACHINES.glob("*.asl"))]
-    inputs += sorted((sources.tree / "tools/include/nolibc").glob("*.h"))
-    inputs += [sources.tree / "tools/testing/selftests/kselftest.h"]
-    digest = hashlib.sha256(" ".join(map(str, sources.headers)).encode())
-    for path in inputs:
-        digest.update(path.read_bytes())
-    stamp = directory / "built"
-    initramfs = directory / "initramfs.cpio"
-    if stamp.exists() and stamp.read_text() == digest.hexdigest():
-        return initramfs
-    paths.remove(directory)
-    directory.mkdir(parents=True)
     commands = [
         command(source, sources, arch.target, directory / name)
         for name, source in programs.items()
     ]
+    inputs = [*programs.values(), GUEST / "guest.h", *sorted(machine.MACHINES.glob("*.asl"))]
+    inputs += sorted((sources.tree / "tools/include/nolibc").rglob("*.h"))
+    inputs += [sources.tree / "tools/testing/selftests/kselftest.h"]
+    for headers in sources.headers:
+        if headers not in system_headers():
+            inputs += sorted(headers.rglob("*.h"))
+    compiler = process.stamp(str(commands[0][0]))
+    digest = hashlib.sha256(f"{compiler} {commands}".encode())
+    for path in inputs:
+        digest.update(path.read_bytes())
+    stamp = directory / "built"
+    initramfs = directory / "initramfs.cpio"
+    made = [initramfs, directory / "disk.img", *(directory / name for name in programs)]
+    made += [directory / f"{table.stem}.aml" for table in machine.MACHINES.glob("*.asl")]
+    is_whole = all(path.exists() for path in made)
+    if is_whole and stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return initramfs
+    paths.remove(directory)
+    directory.mkdir(parents=True)
     process.step(f"compile the guest for {arch.name}", directory / "log", *commands)
     for table in machine.MACHINES.glob("*.asl"):
         process.output(["iasl", "-p", directory / table.stem, table])

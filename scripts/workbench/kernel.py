@@ -37,7 +37,8 @@ class Kernel:
         return self.base.directory / self.name
 
     def make(self) -> None:
-        """Have its tree as it should be; its base has been fetched."""
+        """Have its tree as it should be, and the base's; its lock is held."""
+        bases.fetch(self.base)
         if self.name != "stock":
             tree.follow(self.tree, self.base.stock, self.edits)
 
@@ -88,7 +89,7 @@ def kept(base: bases.Base, name: str) -> Kernel:
     """Return the mutant or commit that was made last; CannotTell if there is none."""
     edits = tree.edits(base.directory / name)
     if edits is None:
-        raise CannotTell(f"--kernel '{name}': there is none, see --help")
+        raise CannotTell(f"{base.name} has no kernel '{name}' yet")
     return Kernel(base, name, edits, _suite(edits), patched(base))
 
 

@@ -44,7 +44,7 @@ def _lines(label: str, found: Tally) -> Iterator[str]:
     for name in found.names:
         yield f"  {name} failed"
     yield f"{label}: {found.passed} passed, {found.failed} failed, {found.skipped} skipped"
-    for reason in sorted(set(found.skips.values())):
+    for reason in sorted({reason for _, reason in found.skips if reason}):
         yield f"  skipped: {reason}"
 
 
@@ -52,8 +52,11 @@ def run_suites(suites: Suites, label: str, stricts: Sequence[str]) -> Tally:
     """Run the suites under several settings at once, print what came of it, and add up."""
     total = Tally()
     with progress.activity(f"run KUnit on {label}"):
-        with ThreadPoolExecutor(len(stricts)) as executor:
+        executor = ThreadPoolExecutor(len(stricts))
+        try:
             results = list(executor.map(suites.boot, stricts))
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
     for strict, (found, log) in zip(stricts, results):
         if found.why:
             tail = log.read_text(errors="replace").splitlines()[-20:]

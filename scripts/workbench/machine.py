@@ -133,7 +133,13 @@ class _Lines:
 
     def words(self, key: str) -> tuple[str, ...]:
         """Return the words of a key's value, quoted as for a shell."""
-        return tuple(shlex.split(self.text(key)))
+        words: list[str] = []
+        for number, value in self.values.get(key, []):
+            try:
+                words += shlex.split(value)
+            except ValueError as error:
+                self.refuse(number, f"'{value}': {str(error).lower()}")
+        return tuple(words)
 
     def yes(self, key: str) -> bool:
         """Return whether a key is there, whose only value is "yes"."""
@@ -150,12 +156,14 @@ class _Lines:
 
 
 def _devices(lines: _Lines) -> list[Device]:
-    devices = []
+    devices: list[Device] = []
     for number, value in lines.values.get("device", []):
         words = value.split()
         if len(words) != 3:
             lines.refuse(number, f"'{value}': must be ADDRESS CLASS KIND")
         address = lines.address(number, words[0])
+        if address in [device.address for device in devices]:
+            lines.refuse(number, f"'{address}' comes a second time")
         if words[1] not in policy.CLASSES:
             lines.refuse(number, f"'{words[1]}': must be one of: {' '.join(policy.CLASSES)}")
         if words[2] not in KINDS:
@@ -167,10 +175,15 @@ def _devices(lines: _Lines) -> list[Device]:
 
 
 def _known(lines: _Lines, key: str, devices: Sequence[Device]) -> list[str]:
-    """Return the devices that a key names first, which have to be there."""
-    named = []
+    """Return the devices that a key names, which have to be there."""
+    named: list[str] = []
     for number, value in lines.values.get(key, []):
-        address = lines.address(number, value.split()[0])
+        words = value.split()
+        if key != "plug" and len(words) != 1:
+            lines.refuse(number, f"'{value}': must be one device")
+        address = lines.address(number, words[0])
+        if address in named:
+            lines.refuse(number, f"'{address}' comes a second time")
         if address not in [device.address for device in devices]:
             lines.refuse(number, f"'{address}': is no device of this machine")
         named.append(address)

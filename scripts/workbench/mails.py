@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 import shutil
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, Optional, Sequence
 
 from workbench import base as bases
 from workbench import paths, process
-from workbench.commits import SERIES, Commits, carried, commits_on
+from workbench.commits import SERIES, Commits, commits_on
 from workbench.status import CannotTell
 
 
+_LIST = ".mails"  # in the directory that they are in: what write_mails() has left there
 BRANCH = "default-domain"
 
 
@@ -44,22 +45,35 @@ def _addresses(base: bases.Base, made: Commits, plain: Sequence[Path]) -> Iterat
     yield from (f"--cc={address}" for address in copies)
 
 
-def _is_ours(mail: Path) -> bool:
-    """Whether a mail is one of this series: its number, and the subject of a message."""
-    match = re.match(r"(?:v\d+-)?\d{4}-(.+)\.patch$", mail.name)
-    if not match:
-        return False
-    subjects = [(SERIES / name).read_text().splitlines()[0] for name in carried()]
-    names = [re.sub(r"[^A-Za-z0-9_.]+", "-", subject).strip("-.")[:52] for subject in subjects]
-    return match[1] == "cover-letter" or match[1].rstrip("-.") in [
-        n.rstrip("-.") for n in names
+def delete_old(output: Path) -> None:
+    """Delete the mails that write_mails() has left in a directory, unless they were edited."""
+    kept = output / _LIST
+    if not kept.exists():
+        return
+    for line in kept.read_text().splitlines():
+        digest, _, name = line.partition(" ")
+        mail = output / Path(name).name
+        if mail.is_file() and hashlib.sha256(mail.read_bytes()).hexdigest() == digest:
+            mail.unlink()
+    kept.unlink()
+
+
+def _keep_list(output: Path, mails: Sequence[Path]) -> None:
+    lines = [
+        f"{hashlib.sha256(mail.read_bytes()).hexdigest()} {mail.name}\n" for mail in mails
     ]
+    paths.write(output / _LIST, "".join(lines).encode())
 
 
-def write_mails(base: bases.Base, number: int, output: Path) -> list[Path]:
-    """Write the mails of the series on a base; return their files."""
+def write_mails(
+    base: bases.Base, number: int, output: Path, identity: Optional[str] = None
+) -> list[Path]:
+    """Write the mails of the series on a base; return their files.
+
+    number: the version of the series. identity: whose they are, git's user if not given.
+    """
     run = paths.run_directory("series")
-    made = commits_on(base, run)
+    made = commits_on(base, run, identity)
     repository = made.repository
     repository.git("checkout", "-q", "-b", BRANCH, made.last)
     cover = (SERIES / "cover").read_text()
@@ -70,10 +84,9 @@ def write_mails(base: bases.Base, number: int, output: Path) -> list[Path]:
     options += ["--cover-letter", "--cover-from-description=subject", "--thread=shallow"]
     repository.git("format-patch", "-q", "-o", str(run / "series"), *options, made.start)
     output.mkdir(parents=True, exist_ok=True)
-    for old in output.glob("*.patch"):
-        if _is_ours(old):
-            old.unlink()
+    delete_old(output)
     written = []
     for mail in sorted((run / "series").iterdir()):
         written.append(Path(shutil.move(mail, output / mail.name)))
+    _keep_list(output, written)
     return written

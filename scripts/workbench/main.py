@@ -3,8 +3,12 @@
 
 import importlib
 import sys
+from pathlib import Path
 
-from workbench import paths, verb
+# Whatever the directory is that one stands in, and whatever is in the path to here
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from workbench import paths, verb  # noqa: E402
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]

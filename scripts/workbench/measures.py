@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 from workbench import machine, paths
-from workbench.status import CannotTell
+from workbench.status import CannotTell, must_be_one_of
 
 FILE = paths.SCRIPTS / "measures"
 SETS = ("full", "quick")
@@ -43,10 +42,10 @@ def read(file: Path = FILE) -> list[Measure]:
         if len(words) < 6 or not all(words[place].isdigit() for place in (1, 4, 5)):
             raise CannotTell(f"{where}: must be SET ROUNDS MACHINES STRICT CPUS DEVICES WORDS")
         names = tuple(words[2].split(","))
-        _check(where, words[0], SETS)
-        _check(where, words[3], ("0", "1"))
+        must_be_one_of(f"{where}:", words[0], SETS)
+        must_be_one_of(f"{where}:", words[3], ("0", "1"))
         for name in names:
-            _check(where, name, known)
+            must_be_one_of(f"{where}:", name, known)
         counts = [int(words[place]) for place in (1, 4, 5)]
         found.append(
             Measure(
@@ -54,8 +53,3 @@ def read(file: Path = FILE) -> list[Measure]:
             )
         )
     return found
-
-
-def _check(where: str, word: str, choices: Sequence[str]) -> None:
-    if word not in choices:
-        raise CannotTell(f"{where}: '{word}': must be one of: {' '.join(choices)}")

@@ -109,14 +109,15 @@ def _install(names: Sequence[str], log: Path) -> None:
         raise CannotTell(
             f"packages are missing, once: sudo {paths.SCRIPTS}/setup ({' '.join(names)})"
         )
-    update_lists(log / "apt-update.log")
-    process.step(
-        f"install {len(names)} packages",
-        log / "apt-install.log",
-        ["apt-get", "install", "--yes", "--no-install-recommends", *names],
-        env=process.environment(DEBIAN_FRONTEND="noninteractive"),
-        **_AS_ROOT,
-    )
+    with paths.locked(paths.BUILD, "apt.lock"):
+        update_lists(log / "apt-update.log")
+        process.step(
+            f"install {len(names)} packages",
+            log / "apt-install.log",
+            ["apt-get", "install", "--yes", "--no-install-recommends", *names],
+            env=process.environment(DEBIAN_FRONTEND="noninteractive"),
+            **_AS_ROOT,
+        )
 
 
 # For Popen(): undoes _act_as() in the program
@@ -193,11 +194,12 @@ class Archive:
         self.site = mirror(log)
         self.options = ["-o", "APT::Sandbox::User=root"]
         if suites:
-            self._read(suites)
+            with paths.locked(paths.BUILD, "apt.lock"):
+                self._read(suites)
 
     def _read(self, suites: Sequence[str]) -> None:
         """Read the suites' lists into an apt root of our own, with options that lead there."""
-        root = paths.BUILD / "apt" / suites[0]
+        root = paths.BUILD / "apt" / "+".join(suites)
         for directory in ("lists/partial", "cache/archives/partial"):
             (root / directory).mkdir(parents=True, exist_ok=True)
         lines = [f"deb [signed-by={KEYRING}] {self.site} {suite} main\n" for suite in suites]

@@ -8,7 +8,7 @@ from typing import Mapping
 
 from workbench import machine, paths
 from workbench.policy import Setting
-from workbench.status import CannotTell
+from workbench.status import CannotTell, must_be_one_of
 
 FILE = paths.SCRIPTS / "parameters"
 
@@ -27,15 +27,10 @@ def read(file: Path = FILE) -> Mapping[str, list[Odd]]:
             raise CannotTell(
                 f"{file}:{number}: must be MACHINES STRICT PASSTHROUGH PARAMETERS"
             )
-        _check(f"{file}:{number}", words[1], ("unset", "0", "1", "off"))
-        _check(f"{file}:{number}", words[2], ("unset", "0", "1"))
+        must_be_one_of(f"{file}:{number}:", words[1], ("unset", "0", "1", "off"))
+        must_be_one_of(f"{file}:{number}:", words[2], ("unset", "0", "1"))
         for name in words[0].split(","):
-            _check(f"{file}:{number}", name, known)
+            must_be_one_of(f"{file}:{number}:", name, known)
             odd = (Setting(words[1], words[2]), tuple(words[3:]))
             found.setdefault(name, []).append(odd)
     return found
-
-
-def _check(where: str, word: str, choices: "tuple[str, ...] | list[str]") -> None:
-    if word not in choices:
-        raise CannotTell(f"{where}: '{word}': must be one of: {' '.join(choices)}")

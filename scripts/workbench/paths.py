@@ -10,9 +10,9 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Mapping
 
-from workbench import progress
+from workbench import process, progress
 
 TOP = Path(__file__).resolve().parents[2]
 SCRIPTS = TOP / "scripts"
@@ -27,7 +27,7 @@ _run_directories: set[Path] = set()
 def locked(directory: Path, name: str = "lock") -> Iterator[None]:
     """Keep other runs from writing below a directory; it is made if it is missing.
 
-    The lock goes with us, however we end.
+    It is held until we have ended, however that is, and what process.step() has started.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / name, "ab") as file:
@@ -36,7 +36,11 @@ def locked(directory: Path, name: str = "lock") -> Iterator[None]:
         except BlockingIOError:
             progress.say(f"waiting for another run to have done with {directory}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        process.held.add(file.fileno())
+        try:
+            yield
+        finally:
+            process.held.discard(file.fileno())
 
 
 def run_directory(verb: str) -> Path:
@@ -86,6 +90,20 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     new.write_bytes(content)
     os.chmod(new, mode)
     os.replace(new, path)
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write files that are there all of them, or, if there is no room, none."""
+    new = {path: path.with_name(f".{path.name}.new") for path in files}
+    try:
+        for path, content in files.items():
+            new[path].write_bytes(content)
+            shutil.copymode(path, new[path])
+        for path in files:
+            os.replace(new[path], path)
+    finally:
+        for path in new.values():
+            remove(path)
 
 
 def copy(directory: Path, to: Path) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 STOCK = "stock"
 
-TYPES = ("identity", "DMA", "DMA-FQ", "none")
 WORDS = ("DMA", "DMA-FQ", "auto", "identity", "nonsense")  # that are written to sysfs
 
 

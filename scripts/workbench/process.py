@@ -15,6 +15,10 @@ from workbench import progress
 from workbench.status import CannotTell
 
 _WATCH = 0.2  # seconds between two looks at a log
+_ENDS = 5  # seconds for a program to end that is asked to
+
+# Open files of locks, which what writes has as well: they are held until it has ended
+held: set[int] = set()
 
 Words = Sequence[Union[str, Path]]
 
@@ -69,13 +73,25 @@ def start(command: Words, **options: Any) -> "subprocess.Popen[bytes]":
 
 
 def kill(child: "subprocess.Popen[bytes]") -> None:
-    """End a program that start() has started, with all that it has started."""
+    """End a program that start() has started, with all that it has started.
+
+    It is asked to first, since it may have started programs in groups of their own.
+    """
+    _signal(child, signal.SIGTERM)
     try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
+        child.wait(_ENDS)
+    except subprocess.TimeoutExpired:
         pass
+    _signal(child, signal.SIGKILL)
     child.wait()
     forget(child)
+
+
+def _signal(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def forget(child: "subprocess.Popen[bytes]") -> None:
@@ -91,10 +107,17 @@ def end_all() -> None:
         _ending = True
         children = list(_children)
     for child in children:
+        _signal(child, signal.SIGTERM)
+    for child in children:
         kill(child)
 
 
 def output(command: Words, **options: Any) -> str:
+    """Return what a program prints, as text; raise Failed if it fails."""
+    return output_bytes(command, **options).decode(errors="replace")
+
+
+def output_bytes(command: Words, **options: Any) -> bytes:
     """Return what a program prints; raise Failed if it fails."""
     options.setdefault("env", environment())
     options.setdefault("stdin", subprocess.DEVNULL)
@@ -104,7 +127,7 @@ def output(command: Words, **options: Any) -> str:
         why = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
         raise Failed(f"{Path(words[0]).name}: {why.splitlines()[-1]}", done.returncode)
     said: bytes = done.stdout
-    return said.decode(errors="replace")
+    return said
 
 
 def reason(log: Path) -> str:
@@ -151,8 +174,24 @@ def step(label: str, log: Path, *commands: Words, **options: Any) -> None:
         for command in commands:
             file.write(f"$ {' '.join(str(word) for word in command)}\n".encode())
             file.flush()
-            child = start(command, stdout=file, stderr=subprocess.STDOUT, **options)
+            child = start(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=tuple(held),
+                **options,
+            )
             status = wait(child, log, activity)
             if status:
                 raise Failed(f"{label} failed: {reason(log)} (all of it: {log})", status)
     progress.say(f"{label}: done in {activity.seconds()} s")
+
+
+def stamp(program: str) -> str:
+    """Return what changes when a program does: where it is, its size and date."""
+    found = shutil.which(program)
+    if not found:
+        return "none"
+    real = os.path.realpath(found)
+    state = os.stat(real)
+    return f"{real} {state.st_size} {state.st_mtime_ns}"

@@ -17,10 +17,14 @@ class Repository:
 
     Whatever a hook has set, as GIT_DIR, does not lead elsewhere: process.environment()
     leaves it out, and commits are not signed, as the user's configuration may want it.
+    is_ours: none of the user's configuration is to have an effect in it.
     """
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, is_ours: bool = False) -> None:
         self.top = top
+        self.told = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+        if not is_ours:
+            self.told = {}
 
     def git_bytes(
         self, *words: str, given: bytes = b"", index: Optional[Path] = None
@@ -29,7 +33,7 @@ class Repository:
 
         given: for its stdin. index: the file that is the index, instead of the tree's own.
         """
-        changes = {"GIT_INDEX_FILE": str(index)} if index else {}
+        changes = {**self.told, **({"GIT_INDEX_FILE": str(index)} if index else {})}
         done = subprocess.run(
             ["git", "-c", "commit.gpgsign=false", "-C", str(self.top), *words],
             input=given,

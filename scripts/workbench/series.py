@@ -130,9 +130,9 @@ def _save(directory: str) -> int:
     different = [
         name for name, content in saved.items() if (paths.TOP / name).read_bytes() != content
     ]
-    _refuse_changes(different or ["series"])
-    for name in different:
-        (paths.TOP / name).write_bytes(saved[name])
+    if different:
+        _refuse_changes(different)
+    paths.write_all({paths.TOP / name: saved[name] for name in different})
     progress.say(f"saved {len(names)} commits of {directory}")
     return AS_EXPECTED
 
@@ -156,7 +156,8 @@ def _test_commit(base: bases.Base, built: kernel.Kernel) -> int:
     ):
         make: list[str | Path] = ["make", "-C", built.tree / "tools/testing/selftests"]
         make += ["TARGETS=iommu", f"O={built.tree}/obj-x86_64", f"LLVM={packages.LLVM}"]
-        process.step("build the selftests", base.log / "series-selftests.log", make)
+        with paths.locked(base.directory):
+            process.step("build the selftests", base.log / "series-selftests.log", make)
     return status
 
 

@@ -24,4 +24,4 @@ if [ -z "$python" ]; then
 	rm -f "$log"
 	python=/usr/bin/python3
 fi
-PYTHONPATH=$here exec "$python" -B -m workbench.main "$verb" "$@"
+exec "$python" -B "$here/workbench/main.py" "$verb" "$@"

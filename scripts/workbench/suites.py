@@ -33,7 +33,7 @@ class Tally:
     failed: int = 0
     skipped: int = 0
     names: list[str] = field(default_factory=list)
-    skips: dict[str, str] = field(default_factory=dict)
+    skips: set[tuple[str, str]] = field(default_factory=set)
     why: str = ""
 
     def add(self, report: verdict.Report, path: Sequence[str] = ()) -> None:
@@ -52,8 +52,7 @@ class Tally:
             self.passed += 1
         elif report.status == "SKIPPED":
             self.skipped += 1
-            # What is run again does not say why
-            self.skips.setdefault(case_of(path), report.reason)
+            self.skips.add((case_of(path), report.reason))
         else:
             self.fail(case_of(path))
 
@@ -91,7 +90,8 @@ def tally(
 ) -> Tally:
     """Return what a console says of the suites. allowed: why cases may be skipped."""
     if outcome.fault:
-        raise CannotTell(outcome.fault)
+        last = (console.strip().splitlines() or ["it has said nothing"])[-1]
+        raise CannotTell(f"{outcome.fault}: {last}")
     found = Tally(why=outcome.why)
     said = documents(console)
     for document in said:
@@ -100,10 +100,14 @@ def tally(
             found.why = found.why or "0 tests run"
             continue
         found.add(report)
+        if report.printed != report.planned:
+            found.fail(f"{report.printed} results of {report.planned} that it has planned")
         if report.errors and not found.failed:
             found.fail("its report is damaged")
-    for name, reason in found.skips.items():
-        if reason not in allowed:
+    known = {name for name, reason in found.skips if reason in allowed}
+    for name, reason in sorted(found.skips):
+        # What is run again does not say why
+        if reason not in allowed and (reason or name not in known):
             found.fail(f"{name} was skipped ({reason or 'no reason'}), which")
     if len(said) < 2 and not found.why:
         found.why = "it has not run the suites again"
@@ -145,6 +149,8 @@ class Suites:
         outcome = guest.run(boot)
         initrd.unlink()
         console = log.read_text(errors="replace")
+        if outcome.fault:
+            paths.keep(self.run)
         return tally(console, outcome, self.parser, self.arch.skips), log
 
     def _command(self, strict: str, initrd: Path, words: Sequence[str]) -> list[str]:

@@ -14,11 +14,15 @@ ONE = "{:18}  {:34}  {:12}  {:8}  {}"
 
 @dataclass(frozen=True)
 class Cell:
-    """What a device got: its type under each kernel, "-" if not booted, and what is wrong."""
+    """What a device got: its type under each kernel, "-" if not booted.
+
+    marks: what is wrong with it. note: what else there is to say of it.
+    """
 
     stock: str
     patched: str
     marks: Sequence[str] = ()
+    note: str = ""
 
     @property
     def differs(self) -> bool:
@@ -68,7 +72,7 @@ def one() -> Table:
 
     def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
         cell = cells[0]
-        says = " ".join(cell.marks)
+        says = " ".join([cell.note, *cell.marks]).strip()
         return ONE.format(machine, words or "-", device, cell.stock, says).rstrip()
 
     return Table([ONE.format("machine", "parameters", "device", "type", "").rstrip()], row)

@@ -16,7 +16,7 @@ Prints a line for each check and, last, "N passed, N failed". A check that ends 
 of its own, as KUnit with its cases, counts as many. What a failed check printed last goes
 to stderr; all of it is kept under build/run/.
 
-Exit status: 0 all passed; 1 some failed; 2 bad argument.
+Exit status: 0 all passed; 1 some failed; 2 bad argument, or some could not be made.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from workbench import progress, setup, verb
 from workbench.commits import carried, commits_on
 from workbench.mails import BRANCH
 from workbench.repository import Repository
-from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+from workbench.status import AS_EXPECTED, NOT_FOUND_OUT, CannotTell, Tally, must_be_one_of
 
 IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -52,7 +52,11 @@ SLOW_CHECKS = (
 
 
 class Wrong(Exception):
-    """A check has failed. The text says why."""
+    """A check has failed. The text says why; said is what a program has said."""
+
+    def __init__(self, why: str, said: str = "") -> None:
+        super().__init__(why)
+        self.said = said
 
 
 @dataclass
@@ -92,8 +96,10 @@ class Run:
     ) -> str:
         """Run a program that has to succeed; return what it says."""
         status, said = self.call(*command, cwd=cwd, env=env)
+        if status == NOT_FOUND_OUT:
+            raise CannotTell(f"{Path(command[0]).name} ends with 2: {_last_line(said)}")
         if status:
-            raise Wrong(f"{Path(command[0]).name} ends with {status}")
+            raise Wrong(f"{Path(command[0]).name} ends with {status}", said)
         return said
 
     def fails(self, status: int, says: str, *command: str | Path) -> str:
@@ -120,14 +126,14 @@ def _same(what: str, one: bytes, other: bytes) -> None:
         raise Wrong(f"{what} is not the same")
 
 
-def workbench(run: Run) -> None:
+def workbench(run: Run) -> str:
     """the workbench's own tests"""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     said = run.good(*command, "tests", cwd=paths.SCRIPTS)
     found = re.search(r"(\d+) passed", said)
     if not found or "skipped" in said:
         raise Wrong("pytest has skipped tests, or has run none")
-    run.write(f"{found[1]} passed, 0 failed")
+    return f"{found[1]} passed, 0 failed"
 
 
 def judge_with_libc(run: Run) -> None:
@@ -192,11 +198,11 @@ REFUSALS = (
 )
 
 
-def refusals(run: Run) -> None:
+def refusals(run: Run) -> str:
     """bad arguments get one line, and status 2"""
     for says, name, *arguments in REFUSALS:
         run.refuses(says, script(name), *arguments)
-    run.write(f"{len(REFUSALS)} passed, 0 failed")
+    return f"{len(REFUSALS)} passed, 0 failed"
 
 
 def _stock_repository(base: bases.Base, top: Path) -> Repository:
@@ -327,14 +333,14 @@ def wrong_type(run: Run) -> None:
         raise Wrong("it does not say what the type should be")
 
 
-def kunit(run: Run) -> None:
+def kunit(run: Run) -> str:
     """KUnit on x86_64"""
-    run.good(script("kunit"))
+    return run.good(script("kunit"))
 
 
-def kunit_um(run: Run) -> None:
+def kunit_um(run: Run) -> str:
     """KUnit on um"""
-    run.good(script("kunit"), "--arch", "um")
+    return run.good(script("kunit"), "--arch", "um")
 
 
 def kunit_fails(run: Run) -> None:
@@ -343,10 +349,10 @@ def kunit_fails(run: Run) -> None:
     run.fails(1, "killed", script("kunit"), "--strict", "0", "--timeout", "1")
 
 
-def static(run: Run) -> None:
+def static(run: Run) -> str:
     """static checks"""
     names = [name for name in check.CHECKS if name not in SLOW_CHECKS]
-    run.good(script("check"), *names)
+    return run.good(script("check"), *names)
 
 
 def bench(run: Run) -> None:
@@ -376,9 +382,9 @@ def _look_at(run: Run, page: Path) -> None:
         raise Wrong("the page has no finding, or needs something else")
 
 
-def mutants(run: Run) -> None:
+def mutants(run: Run) -> str:
     """mutants"""
-    run.good(script("mutate"))
+    return run.good(script("mutate"))
 
 
 def interrupted(run: Run) -> None:
@@ -480,14 +486,14 @@ def riscv(run: Run) -> None:
     _boot(run, "--all", "--arch", "riscv")
 
 
-def kunit_arm64(run: Run) -> None:
+def kunit_arm64(run: Run) -> str:
     """KUnit on arm64"""
-    run.good(script("kunit"), "--arch", "arm64")
+    return run.good(script("kunit"), "--arch", "arm64")
 
 
-def kunit_s390(run: Run) -> None:
+def kunit_s390(run: Run) -> str:
     """KUnit on s390"""
-    run.good(script("kunit"), "--arch", "s390")
+    return run.good(script("kunit"), "--arch", "s390")
 
 
 def lts_machines(run: Run) -> None:
@@ -495,14 +501,14 @@ def lts_machines(run: Run) -> None:
     _boot(run, "--base", "lts", "--all", "--arch", "x86_64", "--passthrough", "unset")
 
 
-def lts_kunit(run: Run) -> None:
+def lts_kunit(run: Run) -> str:
     """KUnit on lts"""
-    run.good(script("kunit"), "--base", "lts")
+    return run.good(script("kunit"), "--base", "lts")
 
 
-def lts_static(run: Run) -> None:
+def lts_static(run: Run) -> str:
     """static checks on lts"""
-    run.good(script("check"), "--base", "lts")
+    return run.good(script("check"), "--base", "lts")
 
 
 def commits(run: Run) -> None:
@@ -510,38 +516,35 @@ def commits(run: Run) -> None:
     run.good(script("series"), "test")
 
 
-def slow_static(run: Run) -> None:
+def slow_static(run: Run) -> str:
     """static checks for other architectures and compilers"""
-    run.good(script("check"), *SLOW_CHECKS)
+    return run.good(script("check"), *SLOW_CHECKS)
 
 
-def debian_12_root(run: Run) -> None:
-    """a bare Debian 12, as root"""
-    chroot.as_root(run.call, "bookworm", run.directory / "top")
+def _bare(release: str, how: Callable[[chroot.Call, str, Path], None]) -> Check:
+    def check(run: Run) -> None:
+        how(run.call, release, run.directory / "top")
+
+    check.__name__ = f"{release}_{how.__name__}"
+    check.__doc__ = f"a bare {release}, {how.__name__.replace('_', ' ')}"
+    return check
 
 
-def debian_12_user(run: Run) -> None:
-    """a bare Debian 12, as a user"""
-    chroot.as_user(run.call, "bookworm", run.directory / "top")
-
-
-def debian_13_root(run: Run) -> None:
-    """a bare Debian 13, as root"""
-    chroot.as_root(run.call, "trixie", run.directory / "top")
-
-
-def debian_13_user(run: Run) -> None:
-    """a bare Debian 13, as a user"""
-    chroot.as_user(run.call, "trixie", run.directory / "top")
+# A check prints to its log, and may return what ends with numbers of its own
+Check = Callable[[Run], Optional[str]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Checks that belong together. is_full: only with --full, or when it is named."""
+    """Checks that belong together.
+
+    is_full: only with --full, or when it is named. is_bare: in a bare Debian.
+    """
 
     about: str
-    checks: Sequence[Callable[[Run], None]]
+    checks: Sequence[Check]
     is_full: bool = False
+    is_bare: bool = False
 
 
 PARTS: Mapping[str, Part] = {
@@ -565,45 +568,45 @@ PARTS: Mapping[str, Part] = {
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
-    "debian-12": Part("a bare Debian 12", (debian_12_root, debian_12_user), True),
-    "debian-13": Part("a bare Debian 13", (debian_13_root, debian_13_user), True),
+    **{
+        f"debian-{number}-{who}": Part(
+            f"a bare Debian {number}, as {who}", (_bare(release, how),), True, True
+        )
+        for number, release in ((12, "bookworm"), (13, "trixie"))
+        for who, how in (("root", chroot.as_root), ("user", chroot.as_user))
+    },
 }
-
-
-@dataclass
-class Tally:
-    """How many checks have passed, and how many have not."""
-
-    passed: int = 0
-    failed: int = 0
 
 
 _NUMBERS = re.compile(r"(\d+) (?:passed|killed), (\d+) (?:failed|survived)")
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
+def _last_line(said: str) -> str:
+    lines = said.strip().splitlines()
     return lines[-1] if lines else ""
 
 
-def one(function: Callable[[Run], None], directory: Path, tally: Tally) -> None:
+def one(function: Check, directory: Path, tally: Tally) -> None:
     """Run a check, print and count how it went."""
     label = (function.__doc__ or "").strip()
     log = directory / f"{function.__name__}.log"
     log.touch()
     own = directory / function.__name__
     own.mkdir()
-    why = ""
+    why, said, is_verdict = "", "", True
     with progress.activity(f"check {tally.passed + tally.failed + 1}, {label}") as activity:
         try:
-            function(Run(own, log))
-        except (Wrong, CannotTell) as error:
-            why = str(error)
-    numbers = _NUMBERS.match(_last_line(log))
+            said = function(Run(own, log)) or ""
+        except Wrong as error:
+            why, said = str(error), error.said
+        except Exception as error:  # the others are still worth to be made
+            why, is_verdict = f"{type(error).__name__}: {error}", False
+    numbers = _NUMBERS.match(_last_line(said))
     good, bad = (int(numbers[1]), int(numbers[2])) if numbers else (int(not why), 0)
     bad = max(bad, 1) if why else bad
     tally.passed += good
-    tally.failed += bad
+    tally.failed += bad if is_verdict else 0
+    tally.unknown += 0 if is_verdict else bad
     if not bad:
         counts = f": {numbers[0]}" if numbers else ""
         progress.result(f"ok      {label}{counts} ({activity.seconds()} s)")
@@ -622,27 +625,25 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse(arguments)
     if asked.list:
         for name, part in PARTS.items():
-            print(f"{name:10} {'--full  ' if part.is_full else '        '}{part.about}")
+            print(f"{name:14} {'--full  ' if part.is_full else '        '}{part.about}")
         return AS_EXPECTED
     for name in asked.parts:
-        if name not in PARTS:
-            raise CannotTell(f"part '{name}': must be one of: {' '.join(PARTS)}")
+        must_be_one_of("part", name, PARTS)
     chosen = asked.parts or [name for name in PARTS if asked.full or not PARTS[name].is_full]
+    needs = [*packages.CHECK, *packages.GIT, *packages.PYTEST, *packages.REPORT]
+    needs += packages.BROWSER
+    if any(PARTS[name].is_bare for name in chosen):
+        needs += chroot.NEEDS
+        if os.getuid() or paths.TOP.stat().st_uid:
+            raise CannotTell("a bare Debian takes root, and a checkout that belongs to root")
     base = bases.find("mainline")
-    setup.prepare(
-        base,
-        ["x86_64", "um"],
-        *packages.CHECK,
-        *packages.GIT,
-        *packages.PYTEST,
-        *packages.BROWSER,
-    )
+    setup.prepare(base, ["x86_64", "um"], *needs)
     run, tally = paths.run_directory("test"), Tally()
     for name in chosen:
         for function in PARTS[name].checks:
             one(function, run, tally)
-    if tally.failed:
+    if tally.status != AS_EXPECTED:
         paths.keep(run)
     progress.result("")
-    progress.result(f"{tally.passed} passed, {tally.failed} failed")
-    return NOT_AS_EXPECTED if tally.failed else AS_EXPECTED
+    progress.result(str(tally))
+    return tally.status

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from workbench import paths, process
+from workbench.status import CannotTell
 
 # What is made in a tree, and is none of it: objects, and what Python leaves
 _MADE = ("./obj-*", "__pycache__")
@@ -35,7 +36,7 @@ def listing(top: Path, leave_out: Sequence[str] = ()) -> bytes:
         pruned += ["-o", "-path" if glob.startswith("./") else "-name", glob]
     words = ["find", ".", "(", *pruned[1:], ")", "-prune", "-o"]
     words += ["(", "-type", "f", "-o", "-type", "l", ")", "-printf", _STATED]
-    return process.output(words, cwd=top).encode()
+    return process.output_bytes(words, cwd=top)
 
 
 def _parse(lines: bytes) -> dict[str, bytes]:
@@ -202,8 +203,15 @@ def repair(top: Path, fresh: Path) -> None:
 
 
 def edits(top: Path) -> Optional[Mapping[str, bytes]]:
-    """Return the edits that a tree was made with last, None if there is none."""
+    """Return the edits that a tree was made with last, None if there is none.
+
+    Raises CannotTell if they have been changed since.
+    """
     if not exists(top):
         return None
     kept: dict[str, str] = json.loads(_seen(top, "edits") or b"{}")
-    return {path: (top / path).read_bytes() for path in kept}
+    found = {path: (top / path).read_bytes() for path in kept if (top / path).is_file()}
+    changed = [path for path, digest in kept.items() if _hashes(found).get(path) != digest]
+    if changed:
+        raise CannotTell(f"'{top / changed[0]}' has been changed: what it was is not kept")
+    return found

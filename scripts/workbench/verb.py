@@ -35,7 +35,7 @@ class Arguments(argparse.ArgumentParser):
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse, or print the help and end."""
         self.parse_help(arguments)
-        return self.parse_args(arguments)
+        return self.parse_intermixed_args(arguments)
 
     def error(self, message: str) -> NoReturn:
         raise CannotTell(f"{message}, see --help")
@@ -91,6 +91,19 @@ def run(
     """
     for each in SIGNALS:
         signal.signal(each, _end)
+    try:
+        status = _run(name, main, arguments, crashes)
+        progress.stop()
+        sys.stdout.flush()
+        return status
+    except OSError:  # not even that can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return NOT_FOUND_OUT
+
+
+def _run(
+    name: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str], crashes: Path
+) -> int:
     status = NOT_FOUND_OUT
     try:
         status = main(arguments)
@@ -109,5 +122,4 @@ def run(
     finally:
         process.end_all()
         paths.remove_run_directories()
-        progress.stop()
     return status

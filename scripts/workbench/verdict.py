@@ -70,7 +70,7 @@ class Parser:
     """The kernel's kunit_parser, from its tree."""
 
     def __init__(self, tree: Path) -> None:
-        self.reasons: dict[str, str] = {}
+        self.reasons: dict[str, list[str]] = {}
         directory = str(tree / "tools/testing/kunit")
         sys.path.insert(0, directory)
         try:
@@ -91,9 +91,9 @@ class Parser:
         """Return what the one document on a console says."""
         lines = console.replace("\r", "").splitlines()
         test = self._parse(lines)
-        self.reasons = {
-            match[1].strip(): match[2] for match in map(_SKIP.match, lines) if match
-        }
+        self.reasons = {}
+        for match in filter(None, map(_SKIP.match, lines)):
+            self.reasons.setdefault(match[1].strip(), []).append(match[2])
         report = self._convert(test)
         report.planned = test.expected_count or 0
         report.errors = test.counts.errors
@@ -102,7 +102,9 @@ class Parser:
 
     def _convert(self, test: Any) -> Report:
         parts = [self._convert(part) for part in test.subtests]
-        reason = self.reasons.get(test.name.strip(), "")
+        # Parts are printed, and converted, before the whole
+        reasons = self.reasons.get(test.name.strip(), [])
+        reason = reasons.pop(0) if test.status.name == "SKIPPED" and reasons else ""
         return Report(test.name.strip(), test.status.name, reason, parts, log=test.log)
 
 
