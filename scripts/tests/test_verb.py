@@ -145,6 +145,8 @@ def test_a_relative_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "mirror", lambda log: "http://localhost:9/debian")
+    (tmp_path / "apt.conf").write_text('Acquire::Retries "0";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     with pytest.raises(process.Failed) as raised:
         packages.Archive(tmp_path, ["stable"])
     assert "read the lists of stable failed: E: " in str(raised.value)
