@@ -52,9 +52,9 @@ def as_root(call: Call, release: str, top: Path) -> None:
     """Do in a bare Debian what the README says, as root."""
     try:
         bare = Bare(call, release, top)
-        bare.clone("/root/checkout")
-        bare.inside("/root/checkout/scripts/boot")
-        bare.inside("/root/checkout/scripts/test")
+        bare.clone("/opt/checkout")
+        bare.inside("/opt/checkout/scripts/boot")
+        bare.inside("/opt/checkout/scripts/test")
     finally:
         paths.remove(top)
 
