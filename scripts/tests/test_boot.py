@@ -8,7 +8,7 @@ from typing import Sequence
 
 import pytest
 
-from workbench import boot, job, machine, policy, table, verdict
+from workbench import boot, boots, job, machine, policy, table, verdict
 from workbench.guest import Outcome
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
@@ -96,13 +96,12 @@ class _Silent(verdict.Parser):
 
 def _judge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_: str, outcome: Outcome
-) -> boot.Result:
+) -> boots.Result:
     monkeypatch.setattr(verdict, "complaints", lambda report, expected: [])
-    asked = boot.options().parse(["vtd"])
     each = job.Job(machine.read("vtd"), "patched", job.Way(policy.Setting("1")))
     log = tmp_path / "log"
     log.write_text(_console(type_))
-    return boot.Booter(asked, tmp_path, _Silent())._judge(each, log, outcome)
+    return boots.Booter(boots.How(), tmp_path, _Silent()).judge(each, log, outcome)
 
 
 def test_a_wrong_type_that_the_guest_has_passed(
@@ -117,10 +116,9 @@ def test_the_end_of_a_guest_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert _judge(tmp_path, monkeypatch, "DMA", Outcome("killed")).complaints == ["killed"]
 
 
-def _pool(tmp_path: Path, *results: boot.Result) -> boot.Pool:
-    asked = boot.options().parse(["vtd"])
-    rows = boot.Rows(asked, ["patched"], [result.job for result in results])
-    pool = boot.Pool(boot.Booter(asked, tmp_path, _Silent()), rows, len(results))
+def _pool(tmp_path: Path, *results: boots.Result) -> boots.Pool:
+    rows = boots.Rows(False, [result.job for result in results])
+    pool = boots.Pool(boots.Booter(boots.How(), tmp_path, _Silent()), rows, len(results))
     pool.results += results
     return pool
 
@@ -139,7 +137,7 @@ def test_failures_are_told_when_a_later_build_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
-    assert boot._tell_failures("boot", _pool(tmp_path, bad)) == [bad]
+    assert _pool(tmp_path, bad).tell_failures("boot") == [bad]
     assert "and yet was passed" in capsys.readouterr().err
 
 
@@ -147,12 +145,12 @@ def test_rows_appear_when_they_are_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = _jobs("vtd", "--strict", "1")
-    rows = boot.Rows(boot.options().parse(["vtd"]), ["stock", "patched"], jobs)
+    rows = boots.Rows(False, jobs)
     capsys.readouterr()
     types = {"0000:00:02.0": "DMA", "0000:00:03.0": "DMA"}
-    rows.add(boot.Result(jobs[0], tmp_path / "log", types))
+    rows.add(boots.Result(jobs[0], tmp_path / "log", types))
     assert capsys.readouterr().out == ""
-    rows.add(boot.Result(jobs[1], tmp_path / "log", {**types, "0000:00:03.0": "DMA-FQ"}))
+    rows.add(boots.Result(jobs[1], tmp_path / "log", {**types, "0000:00:03.0": "DMA-FQ"}))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and not lines[0].endswith("DMA-FQ")
     assert lines[1].endswith("differs UNEXPECTED: patched should be DMA")

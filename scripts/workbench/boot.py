@@ -46,17 +46,14 @@ Exit status: 0 every row is as expected; 1 some are not, they are marked in the 
 from __future__ import annotations
 
 import os
-import threading
 from argparse import Namespace
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Mapping, Sequence
 
 from workbench import base as bases
-from workbench import build, emulator, guest, image, initramfs, kernel, machine
-from workbench import parameters, paths, progress, setup, table, verb, verdict
-from workbench.job import Job, Way, expected_results, told
+from workbench import build, emulator, image, initramfs, kernel, machine
+from workbench import parameters, paths, progress, setup, verb, verdict
+from workbench.boots import UNREAD, Booter, How, Pool, Rows
+from workbench.job import Job, Way
 from workbench.machine import Machine
 from workbench.policy import Setting
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_one_of
@@ -65,24 +62,7 @@ MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
 UNSET = "unset"
 SECONDS_PER_BOOT = 3  # of QEMU (TCG) on a core of an AMD EPYC
-UNREAD = "its driver is a module"  # a guest's reason, see init.c
 SETTINGS = (UNSET, "0", "1")
-
-
-@dataclass
-class Result:
-    """What came of a boot.
-
-    types: that the guest reported, by device. complaints: what is wrong with its report.
-    fault: why there is none. unread: devices that were not read, for want of a driver.
-    """
-
-    job: Job
-    log: Path
-    types: Mapping[str, str] = field(default_factory=dict)
-    complaints: Sequence[str] = ()
-    fault: str = ""
-    unread: Sequence[str] = ()
 
 
 def options() -> verb.Arguments:
@@ -183,183 +163,6 @@ def ways(asked: Namespace, chosen: Sequence[Machine]) -> dict[str, list[Way]]:
     return found
 
 
-def _types(console: str) -> dict[str, str]:
-    """Return the type that the guest reported first for each device."""
-    found: dict[str, str] = {}
-    for line in console.replace("\r", "").splitlines():
-        words = line.split()
-        if words[:1] == ["#"] and words[2:3] == ["group"] and len(words) > 4:
-            found.setdefault(words[1], words[4])
-    return found
-
-
-@dataclass
-class Booter:
-    """What runs a boot, of kernels that are there by then."""
-
-    asked: Namespace
-    run: Path
-    parser: verdict.Parser
-    has_drivers: bool = True
-    turn: threading.Lock = field(default_factory=threading.Lock)
-
-    def boot(self, job: Job, image_file: Path, files: Path) -> Result:
-        """Boot and judge. files: the directory of what a guest boots with."""
-        log = self.run / job.name
-        initrd = self.run / f"{job.name}.initrd"
-        replugs = self.asked.replug or 1
-        limit = self.asked.timeout + 5 * replugs
-        each = job.machine
-        initramfs.tell(files / "initramfs.cpio", told(job, self.has_drivers, replugs), initrd)
-        trace = self.run / f"{job.name}.trace"
-        trace.touch()
-        words = [*each.append, *job.way.words, *self.asked.append.split()]
-        command = guest.qemu(each.arch, self.asked.accel) + guest.machine_options(each)
-        command += guest.trace_options(each, trace)
-        command += guest.kernel_options(each.arch, image_file, initrd, words)
-        plug = each.plug[1] if each.plug else ""
-        outcome = guest.run(
-            guest.Boot(command, files, limit, log, trace, plug), show=self.asked.console
-        )
-        for used in (trace, initrd):
-            paths.remove(used)
-        return self._judge(job, log, outcome)
-
-    def _judge(self, job: Job, log: Path, outcome: guest.Outcome) -> Result:
-        console = log.read_text(errors="replace")
-        result = Result(job, log, _types(console), fault=outcome.fault)
-        expected = expected_results(job, self.has_drivers, (self.asked.replug or 1))
-        with self.turn:  # kunit_parser prints, or is told where to, for all threads
-            report = self.parser.parse(console)
-        said = verdict.complaints(report, expected)
-        result.complaints = [outcome.why] if outcome.why else said
-        result.unread = [
-            part.name.split()[0] for part in report.parts if part.reason == UNREAD
-        ]
-        for device in job.machine.devices:
-            want = job.type_of(device)
-            if result.types.get(device.address, "none") != want and not result.complaints:
-                result.complaints = [f"{device.address} should be {want}, and yet was passed"]
-        return result
-
-
-class Rows:
-    """The table: what of it can be printed as boots end."""
-
-    def __init__(self, asked: Namespace, kernels: Sequence[str], jobs: Sequence[Job]) -> None:
-        self.is_short = asked.all
-        self.kernels = kernels
-        self.jobs = jobs
-        self.results: dict[Job, Result] = {}
-        self.printed: set[object] = set()
-        ways_ = list(dict.fromkeys(job.way for job in jobs))
-        if self.is_short:
-            self.table = table.short([way.setting for way in ways_])
-        else:
-            self.table = table.one() if "image" in kernels else table.long()
-        for line in self.table.head:
-            progress.result(line)
-
-    def _group(self, job: Job) -> object:
-        """What has to be complete to be printed."""
-        return job.machine.name if self.is_short else (job.machine.name, job.way)
-
-    def add(self, result: Result) -> None:
-        """Take a result, and print the rows that are complete with it."""
-        self.results[result.job] = result
-        group = [job for job in self.jobs if self._group(job) == self._group(result.job)]
-        if all(job in self.results for job in group):
-            self._print(group)
-
-    def _print(self, group: Sequence[Job]) -> None:
-        groups = dict.fromkeys(job.way for job in group)
-        for device in group[0].machine.devices:
-            cells = [
-                self._cell(device, [job for job in group if job.way == way]) for way in groups
-            ]
-            words = " ".join(group[0].way.words)
-            progress.result(
-                self.table.row(group[0].machine.name, words, device.address, cells)
-            )
-
-    def _cell(self, device: machine.Device, jobs: Sequence[Job]) -> table.Cell:
-        types = {}
-        marks = []
-        note = ""
-        for job in jobs:
-            result = self.results[job]
-            types[job.kernel] = result.types.get(device.address, "none")
-            want = job.type_of(device)
-            if types[job.kernel] != want:
-                marks.append(f"UNEXPECTED: {job.kernel} should be {want}")
-            elif result.complaints or result.fault:
-                marks.append(f"FAILED: {job.kernel}, see below")
-            elif job.is_too_strict(device):
-                note = "strict, though it could be lazy"
-        first = types.get("stock", types.get("image", "-"))
-        second = types.get("patched", types.get("commit", "-"))
-        return table.Cell(first, second, tuple(marks), note)
-
-
-@dataclass
-class Pool:
-    """Boots under way, as many at a time as keep the machine busy: they wait as well."""
-
-    booter: Booter
-    rows: Rows
-    total: int
-    executor: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor((os.cpu_count() or 1) + 1)
-    )
-    futures: list["Future[None]"] = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
-    begun: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def _one(self, job: Job, image_file: Path, files: Path) -> None:
-        with self.lock:
-            self.begun += 1
-            label = f"boot {self.begun} of {self.total}: {job.name.replace('+', ' ')}"
-        with progress.activity(label):
-            result = self.booter.boot(job, image_file, files)
-        with self.lock:
-            self.results.append(result)
-            self.rows.add(result)
-
-    def submit(self, jobs: Sequence[Job], image_file: Path, files: Path) -> None:
-        """Have jobs booted whose kernel is there."""
-        for future in self.futures:
-            if future.done():
-                future.result()  # raises what has kept a guest from being run
-        for job in jobs:
-            self.futures.append(self.executor.submit(self._one, job, image_file, files))
-
-    def finish(self) -> list[Result]:
-        """Wait for all; return what came of them."""
-        for future in self.futures:
-            future.result()
-        return self.results
-
-    def stop(self) -> None:
-        """Begin no more."""
-        self.executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _tell_failures(name: str, pool: Pool) -> list[Result]:
-    """Say which boots have failed, and keep what they left; return them."""
-    failed = [result for result in pool.results if result.complaints or result.fault]
-    for result in failed:
-        paths.keep(pool.booter.run)
-        tail = result.log.read_text(errors="replace").splitlines()[-20:]
-        why = result.fault or "; ".join(result.complaints[:5])
-        progress.say("", f"FAILED {result.job.name}: {why}", f"{result.log} ends:")
-        progress.say(*(f"  | {line.rstrip()}" for line in tail))
-    if failed:
-        names = " ".join(result.job.name for result in failed)
-        progress.say("", f"{name}: {len(failed)} of {pool.total} boots failed: {names}")
-    return failed
-
-
 def _by_arch(chosen: Sequence[Machine]) -> dict[str, list[Machine]]:
     archs: dict[str, list[Machine]] = {}
     for each in chosen:
@@ -446,6 +249,17 @@ def _leave_out(
     return kept
 
 
+def _how(asked: Namespace, has_drivers: bool = True) -> How:
+    return How(
+        timeout=asked.timeout,
+        replugs=asked.replug or 1,
+        accel=asked.accel,
+        append=asked.append.split(),
+        show=asked.console,
+        has_drivers=has_drivers,
+    )
+
+
 def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     base = bases.find(asked.base)
     names = [asked.kernel] if asked.kernel else ["stock", "patched"]
@@ -462,16 +276,16 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     kernels = _kernels(base, names)
     _say_what(jobs, kernels)
     stock = kernel.stock(base)
-    booter = Booter(asked, paths.run_directory("boot"), verdict.Parser(stock.tree))
-    pool = Pool(booter, Rows(asked, names, jobs), len(jobs))
+    booter = Booter(_how(asked), paths.run_directory("boot"), verdict.Parser(stock.tree))
+    pool = Pool(booter, Rows(asked.all, jobs), len(jobs))
     try:
         for machines in _by_arch(chosen).values():
             ours = [job for job in jobs if job.machine in machines]
             _build_arch(pool, kernels, ours, stock)
         return _end(pool)
-    except CannotTell:
+    except Exception:
         pool.stop()
-        _tell_failures("boot", pool)
+        pool.tell_failures("boot")
         raise
     finally:
         pool.stop()
@@ -485,8 +299,8 @@ def _boot_image(asked: Namespace, chosen: Sequence[Machine]) -> int:
     setup.prepare_guest(base, sorted({each.arch.name for each in chosen}))
     run = paths.run_directory("boot")
     image_file = image.fetch(asked.image, base.log, run / "image")
-    booter = Booter(asked, run, verdict.Parser(base.stock), has_drivers=False)
-    pool = Pool(booter, Rows(asked, ["image"], jobs), len(jobs))
+    booter = Booter(_how(asked, has_drivers=False), run, verdict.Parser(base.stock))
+    pool = Pool(booter, Rows(asked.all, jobs), len(jobs))
     arch = chosen[0].arch
     sources = initramfs.Sources(base.stock, initramfs.system_headers())
     files = run / f"guest-{arch.name}"
@@ -505,7 +319,7 @@ def _end(pool: Pool) -> int:
     )
     if unread:
         progress.say(f"boot: not read, since {UNREAD} in this kernel: {', '.join(unread)}")
-    failed = _tell_failures("boot", pool)
+    failed = pool.tell_failures("boot")
     faults = [result.fault for result in failed if result.fault]
     if faults:
         raise CannotTell(f"{len(faults)} guests could not be run: {faults[0]}")

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boots: running several at a time, judging each, and printing what came of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from workbench import guest, initramfs, machine, paths, progress, table, verdict
+from workbench.job import Job, expected_results, told
+
+UNREAD = "its driver is a module"  # a guest's reason, see init.c
+SECONDS_PER_REPLUG = 5
+
+
+@dataclass
+class Result:
+    """What came of a boot.
+
+    types: that the guest reported, by device. complaints: what is wrong with its report.
+    fault: why there is none. unread: devices that were not read, for want of a driver.
+    """
+
+    job: Job
+    log: Path
+    types: Mapping[str, str] = field(default_factory=dict)
+    complaints: Sequence[str] = ()
+    fault: str = ""
+    unread: Sequence[str] = ()
+
+
+def _types(console: str) -> dict[str, str]:
+    """Return the type that the guest reported first for each device."""
+    found: dict[str, str] = {}
+    for line in console.replace("\r", "").splitlines():
+        words = line.split()
+        if words[:1] == ["#"] and words[2:3] == ["group"] and len(words) > 4:
+            found.setdefault(words[1], words[4])
+    return found
+
+
+@dataclass(frozen=True)
+class How:
+    """How guests are run, whatever they are.
+
+    timeout: seconds until one counts as hung. replugs: how often it plugs a device in again.
+    accel: QEMU's. append: more words for the kernel. show: the console on stdout, too.
+    has_drivers: whether the kernel has those of the disks built in.
+    """
+
+    timeout: int = 60
+    replugs: int = 1
+    accel: str = "tcg"
+    append: Sequence[str] = ()
+    show: bool = False
+    has_drivers: bool = True
+
+
+@dataclass
+class Booter:
+    """What runs a boot, of kernels that are there by then."""
+
+    how: How
+    run: Path
+    parser: verdict.Parser
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def boot(self, job: Job, image_file: Path, files: Path) -> Result:
+        """Boot and judge. files: the directory of what a guest boots with."""
+        log = self.run / job.name
+        initrd = self.run / f"{job.name}.initrd"
+        how, each = self.how, job.machine
+        lines = told(job, how.has_drivers, how.replugs)
+        initramfs.tell(files / "initramfs.cpio", lines, initrd)
+        limit = how.timeout + SECONDS_PER_REPLUG * how.replugs
+        trace = self.run / f"{job.name}.trace"
+        trace.touch()
+        words = [*each.append, *job.way.words, *how.append]
+        command = guest.qemu(each.arch, how.accel) + guest.machine_options(each)
+        command += guest.trace_options(each, trace)
+        command += guest.kernel_options(each.arch, image_file, initrd, words)
+        plug = each.plug[1] if each.plug else ""
+        outcome = guest.run(guest.Boot(command, files, limit, log, trace, plug), show=how.show)
+        for used in (trace, initrd):
+            paths.remove(used)
+        return self.judge(job, log, outcome)
+
+    def judge(self, job: Job, log: Path, outcome: guest.Outcome) -> Result:
+        """Return what came of a boot whose guest has ended."""
+        console = log.read_text(errors="replace")
+        result = Result(job, log, _types(console), fault=outcome.fault)
+        expected = expected_results(job, self.how.has_drivers, self.how.replugs)
+        with self.turn:  # kunit_parser prints, or is told where to, for all threads
+            report = self.parser.parse(console)
+        said = verdict.complaints(report, expected)
+        result.complaints = [outcome.why] if outcome.why else said
+        result.unread = [
+            part.name.split()[0] for part in report.parts if part.reason == UNREAD
+        ]
+        for device in job.machine.devices:
+            want = job.type_of(device)
+            if result.types.get(device.address, "none") != want and not result.complaints:
+                result.complaints = [f"{device.address} should be {want}, and yet was passed"]
+        return result
+
+
+class Rows:
+    """The table: what of it can be printed as boots end."""
+
+    def __init__(self, is_short: bool, jobs: Sequence[Job]) -> None:
+        self.is_short = is_short
+        self.jobs = jobs
+        self.results: dict[Job, Result] = {}
+        if is_short:
+            ways = dict.fromkeys(job.way for job in jobs)
+            self.table = table.short([way.setting for way in ways])
+        else:
+            is_one = any(job.kernel == "image" for job in jobs)
+            self.table = table.one() if is_one else table.long()
+        for line in self.table.head:
+            progress.result(line)
+
+    def _group(self, job: Job) -> object:
+        """What has to be complete to be printed."""
+        return job.machine.name if self.is_short else (job.machine.name, job.way)
+
+    def add(self, result: Result) -> None:
+        """Take a result, and print the rows that are complete with it."""
+        self.results[result.job] = result
+        group = [job for job in self.jobs if self._group(job) == self._group(result.job)]
+        if all(job in self.results for job in group):
+            self._print(group)
+
+    def _print(self, group: Sequence[Job]) -> None:
+        groups = dict.fromkeys(job.way for job in group)
+        for device in group[0].machine.devices:
+            cells = [
+                self._cell(device, [job for job in group if job.way == way]) for way in groups
+            ]
+            words = " ".join(group[0].way.words)
+            progress.result(
+                self.table.row(group[0].machine.name, words, device.address, cells)
+            )
+
+    def _cell(self, device: machine.Device, jobs: Sequence[Job]) -> table.Cell:
+        types = {}
+        marks = []
+        note = ""
+        for job in jobs:
+            result = self.results[job]
+            types[job.kernel] = result.types.get(device.address, "none")
+            want = job.type_of(device)
+            if types[job.kernel] != want:
+                marks.append(f"UNEXPECTED: {job.kernel} should be {want}")
+            elif result.complaints or result.fault:
+                marks.append(f"FAILED: {job.kernel}, see below")
+            elif job.is_too_strict(device):
+                note = "strict, though it could be lazy"
+        first = types.get("stock", types.get("image", "-"))
+        second = types.get("patched", types.get("commit", "-"))
+        return table.Cell(first, second, tuple(marks), note)
+
+
+@dataclass
+class Pool:
+    """Boots under way, as many at a time as keep the machine busy: they wait as well."""
+
+    booter: Booter
+    rows: Rows
+    total: int
+    executor: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor((os.cpu_count() or 1) + 1)
+    )
+    futures: list["Future[None]"] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    begun: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def _one(self, job: Job, image_file: Path, files: Path) -> None:
+        with self.lock:
+            self.begun += 1
+            label = f"boot {self.begun} of {self.total}: {job.name.replace('+', ' ')}"
+        with progress.activity(label):
+            result = self.booter.boot(job, image_file, files)
+        with self.lock:
+            self.results.append(result)
+            self.rows.add(result)
+
+    def submit(self, jobs: Sequence[Job], image_file: Path, files: Path) -> None:
+        """Have jobs booted whose kernel is there."""
+        for future in self.futures:
+            if future.done():
+                future.result()  # raises what has kept a guest from being run
+        for job in jobs:
+            self.futures.append(self.executor.submit(self._one, job, image_file, files))
+
+    def finish(self) -> list[Result]:
+        """Wait for all; return what came of them."""
+        for future in self.futures:
+            future.result()
+        return self.results
+
+    def stop(self) -> None:
+        """Begin no more."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+    def tell_failures(self, name: str) -> list[Result]:
+        """Say which boots have failed, and keep what they left; return them."""
+        failed = [result for result in self.results if result.complaints or result.fault]
+        for result in failed:
+            paths.keep(self.booter.run)
+            tail = result.log.read_text(errors="replace").splitlines()[-20:]
+            why = result.fault or "; ".join(result.complaints[:5])
+            progress.say("", f"FAILED {result.job.name}: {why}", f"{result.log} ends:")
+            progress.say(*(f"  | {line.rstrip()}" for line in tail))
+        if failed:
+            names = " ".join(result.job.name for result in failed)
+            progress.say("", f"{name}: {len(failed)} of {self.total} boots failed: {names}")
+        return failed
