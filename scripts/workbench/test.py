@@ -45,6 +45,7 @@ IDENTITY = {
     for who in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "test"), ("EMAIL", "test@localhost"))
 }
+NOBODY = "test <test@localhost>"
 SLOW_CHECKS = (
     *("coccinelle", "gcc", "i386", "arm64", "arm", "s390", "riscv", "powerpc"),
     "allmodconfig",
@@ -207,7 +208,7 @@ def refusals(run: Run) -> str:
 
 def _stock_repository(base: bases.Base, top: Path) -> Repository:
     """Make a git tree of what the series edits of a base."""
-    made = commits_on(base, top.parent / f"{top.name}.made")
+    made = commits_on(base, top.parent / f"{top.name}.made", NOBODY)
     repository = made.repository
     repository.git("update-ref", "refs/heads/stock", made.start)
     Path(repository.top).rename(top)
@@ -248,7 +249,7 @@ def _save_back(run: Run, tree: Repository) -> None:
                 copy / name, (paths.TOP / name).read_bytes(), (paths.TOP / name).stat().st_mode
             )
     here = Repository(copy)
-    here.begin("test <test@localhost>")
+    here.begin(NOBODY)
     change = copy / "drivers/iommu/iommu.c.patch"
     kept = change.read_bytes()
     change.write_bytes(kept + b" stale\n")
@@ -276,7 +277,7 @@ def no_other_repository(run: Run) -> None:
     """no git repository is touched that nobody has named"""
     mine = Repository(run.directory / "mine")
     paths.write(mine.top / "file", b"mine\n")
-    mine.begin("test <test@localhost>")
+    mine.begin(NOBODY)
     before = mine.git("log", "--all", "--format=%H %D") + mine.git("status", "--porcelain")
     env = {"GIT_DIR": f"{mine.top}/.git", "GIT_WORK_TREE": str(mine.top)}
     env["GIT_INDEX_FILE"] = f"{mine.top}/.git/index"
