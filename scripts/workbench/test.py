@@ -552,7 +552,7 @@ PARTS: Mapping[str, Part] = {
     "workbench": Part(
         "the workbench, and that it can fail",
         (
-            *(workbench, refusals, panic, hang, wrong_type, interrupted, two_at_once),
+            *(workbench, refusals, two_at_once, panic, hang, wrong_type, interrupted),
             *(content_decides, no_other_repository, image),
         ),
     ),
