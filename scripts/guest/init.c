@@ -142,10 +142,10 @@ static bool relay(int fd, const char *prefix)
 }
 
 /*
- * Run default_domain with @argv, [0] being free; if it @fails as it should, that is no
- * subtest. Returns its exit status, or -1 if it could not be run, or crashed.
+ * Run default_domain with @argv, [0] being free; as @notes what it prints is no subtest.
+ * Returns its exit status, or -1 if it could not be run, or crashed.
  */
-static int run_judge(char *argv[], bool fails)
+static int run_judge(char *argv[], bool notes)
 {
 	int status = -1, out[2];
 	pid_t pid;
@@ -165,7 +165,7 @@ static int run_judge(char *argv[], bool fails)
 		exit(-1);
 	}
 	close(out[1]);
-	relay(out[0], fails ? "# " : SUBTEST);
+	relay(out[0], notes ? "# " : SUBTEST);
 	close(out[0]);
 	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
 		return -1;
@@ -479,7 +479,7 @@ static void check_replugs(void)
 	int i;
 
 	for (i = 1; good && i <= args.replugs; i++) {
-		good = replug() && run_judge(args.types, false) == KSFT_PASS;
+		good = replug() && run_judge(args.types, true) == KSFT_PASS;
 		if (!good)
 			ksft_print_msg("replug %d of %d\n", i, args.replugs);
 	}
