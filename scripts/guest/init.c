@@ -509,6 +509,15 @@ static void check_writes(void)
 }
 
 /*
+ * Is it an error of QEMU's clock, which happens where the host has no time for QEMU?
+ * Seen in one boot of 1500: the clock is read before there is an IOMMU driver.
+ */
+static bool is_of_the_clock(const char *text)
+{
+	return !strcmp(text, "Unable to read current time from RTC");
+}
+
+/*
  * Has the kernel logged nothing of @level or worse? A record of /dev/kmsg starts
  * with "priority,", facility * 8 + level; the kernel's own facility is 0.
  */
@@ -530,7 +539,7 @@ static bool log_is_clean(int level)
 		if (end)
 			*end = '\0';
 		ksft_print_msg("the kernel says: %s\n", text + 1);
-		clean = false;
+		clean &= is_of_the_clock(text + 1);
 	}
 	/* EPIPE: records were lost, and we cannot know what they said. */
 	if (!len || errno != EAGAIN) {
