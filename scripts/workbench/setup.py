@@ -41,18 +41,13 @@ def prepare(base: bases.Base, archs: Sequence[str], *more: packages.Need) -> Non
 
     archs: names of scripts/machine/NAME.arch. more: what is needed beside that.
     """
-    found = [machine.arch(name) for name in archs]
-    needs = [*packages.FETCH, *packages.BUILD, *packages.GUEST, *more]
-    for arch in found:
-        needs += emulator.needs(arch)
-    packages.install(needs, base.log)
-    _fetch(base, found)
+    prepare_guest(base, archs, *packages.BUILD, *more)
 
 
-def prepare_guest(base: bases.Base, archs: Sequence[str]) -> None:
+def prepare_guest(base: bases.Base, archs: Sequence[str], *more: packages.Need) -> None:
     """Have what a guest takes whose kernel is there already."""
     found = [machine.arch(name) for name in archs]
-    needs = [*packages.FETCH, *packages.GUEST]
+    needs = [*packages.FETCH, *packages.GUEST, *more]
     for arch in found:
         needs += emulator.needs(arch)
     packages.install(needs, base.log)
