@@ -142,13 +142,15 @@ def _compile(
     words: Sequence[str],
     suites: bool = True,
     objects: Sequence[str] = (IOMMU,),
+    more: Sequence[str] = (),
 ) -> str:
     """Compile objects of a kernel in a directory of its own, as if never before.
 
     What else has to be made for that begins with what has been built to boot, if it has.
+    more: fragments of scripts/config/ beside the usual ones.
     """
     with paths.locked(look.base.directory):
-        return _compile_locked(look, built, obj, arch, words, suites, objects)
+        return _compile_locked(look, built, obj, arch, words, suites, objects, more)
 
 
 def _compile_locked(
@@ -159,6 +161,7 @@ def _compile_locked(
     words: Sequence[str],
     suites: bool,
     objects: Sequence[str],
+    more: Sequence[str],
 ) -> str:
     built.make()
     where = built.tree / obj
@@ -168,7 +171,7 @@ def _compile_locked(
         process.output(["cp", "-a", booted, where])
         (where / "built").unlink()
         build.move(where, booted, where)
-    names = ["common", arch] + (["kunit"] if suites and built.fragments else [])
+    names = ["common", arch, *more] + (["kunit"] if suites and built.fragments else [])
     files = [build.CONFIG / f"{name}.config" for name in names]
     command = build.make(built.tree, obj, arch, *words)
     build.configure(where, files, command, look.log.with_suffix(f".{built.name}.config"))
@@ -399,6 +402,32 @@ def check_size(look: Look) -> None:
         raise Found("dma-iommu.o is not the same")
 
 
+def _without_suites(look: Look) -> kernel.Kernel:
+    """Return patched without what wires the suites in, in the tree of mutants."""
+    series = patches.Series(patches.Files(look.stock), look.base.version)
+    for name in patches.in_order(patches.series_files()):
+        if not name.startswith("drivers/iommu/iommu-kunit"):
+            series.add(name)
+    return kernel.edited(look.kernels["patched"], "mutant", series.files.edits)
+
+
+def check_suites_off(look: Look) -> None:
+    """that iommu.o is the same without the suites as with them, not configured"""
+    words = list(build.CLANG)
+    with paths.locked(look.base.directory, "mutant.lock"):
+        objects = []
+        for built in (look.kernels["patched"], _without_suites(look)):
+            more = ("no-lines",)
+            _compile(look, built, "obj-check-off", "x86_64", words, False, more=more)
+            # The names of some local symbols have the number of a line
+            stripped = look.run / f"{built.name}.o"
+            strip = [f"llvm-strip{packages.LLVM}", "--discard-all", "-o", stripped]
+            look.tool(*strip, built.tree / "obj-check-off" / IOMMU)
+            objects.append(stripped.read_bytes())
+    if objects[0] != objects[1]:
+        raise Found("iommu.o is not the same")
+
+
 Check = tuple[str, Callable[[Look], None]]
 
 
@@ -429,6 +458,7 @@ CHECKS: Mapping[str, Check] = {
     "powerpc": ("the same; has no IOMMU_DMA", _on("powerpc")),
     "allmodconfig": _about(check_allmodconfig),
     "size": _about(check_size),
+    "suites-off": _about(check_suites_off),
 }
 OF_MAINLINE = ("audit",)  # the table is that of 7.3
 OF_OURS = ("shellcheck", "mypy", "pyflakes", "black")  # whatever the base
