@@ -77,7 +77,7 @@ class Toy:
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     """A toy, with fragments and a compiler of its own."""
     config = tmp_path / "config"
-    for name in ("common", "x86_64", "arm64", "kunit", "debug"):
+    for name in ("common", "x86_64", "arm64", "kunit", "debug", "64k"):
         paths.write(config / f"{name}.config", f"CONFIG_{name.upper()}=y\n".encode())
     programs = tmp_path / "bin"
     for name in (f"clang{LLVM}", f"ld.lld{LLVM}"):

@@ -35,17 +35,17 @@ class Target:
 
     arch: as the kernel's make calls it; "um" is User Mode Linux.
     image: the file that boots, below obj-ARCH.
-    debug: with the checks of debug.config.
+    more: fragments of scripts/config/ beside those that each kernel has, as debug.
     """
 
     arch: str
     image: str
-    debug: bool = False
+    more: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """What it is called, and its objects."""
-        return self.arch + ("-debug" if self.debug else "")
+        return "-".join([self.arch, *self.more])
 
 
 def make(source: Path, obj: str, arch: str, *words: str) -> list[str]:
@@ -88,7 +88,7 @@ _OF_MAKE = {
 
 def fragments(kernel: Kernel, target: Target) -> list[Path]:
     """Return the fragments of configuration of a kernel that boots."""
-    names = ["common", target.arch, *kernel.fragments] + (["debug"] if target.debug else [])
+    names = ["common", target.arch, *kernel.fragments, *target.more]
     return [CONFIG / f"{name}.config" for name in names]
 
 

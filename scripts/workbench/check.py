@@ -421,7 +421,12 @@ def check_suites_off(look: Look) -> None:
             _compile(look, built, "obj-check-off", "x86_64", words, False, more=more)
             # The names of some local symbols have the number of a line
             stripped = look.run / f"{built.name}.o"
-            strip = [f"llvm-strip{packages.LLVM}", "--discard-all", "-o", stripped]
+            strip: list[str | Path] = [
+                f"llvm-strip{packages.LLVM}",
+                "--discard-all",
+                "-o",
+                stripped,
+            ]
             look.tool(*strip, built.tree / "obj-check-off" / IOMMU)
             objects.append(stripped.read_bytes())
     if objects[0] != objects[1]:

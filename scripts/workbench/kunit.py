@@ -13,6 +13,7 @@ suite first. Installs, fetches and builds what is missing first.
                      last, or commit, the same of scripts/series test
   --strict 0|1       only with this iommu.strict, else with each
   --debug            with KASAN, lockdep and more; a finding of theirs fails
+  --64k              with pages of 64 KiB; only arm64 has them
   --timeout SECONDS  until a guest counts as hung, 300 unless given
   FILTER             only these: SUITE or SUITE.CASE, with * as in a shell
 
@@ -72,6 +73,7 @@ def _options() -> verb.Arguments:
     parser = verb.Arguments(__doc__ or "")
     add = parser.add_argument
     add("--debug", action="store_true")
+    add("--64k", dest="large", action="store_true")
     add("--arch", type=verb.one_of(*ARCHS), default="x86_64")
     add("--base", default="mainline")
     add("--kernel", type=verb.one_of("patched", "mutant", "commit"), default="patched")
@@ -93,16 +95,20 @@ def main(arguments: Sequence[str]) -> int:
         raise CannotTell(f"FILTER '{glob}': must be a glob without blanks")
     if asked.debug and asked.arch == "um":
         raise CannotTell("--debug 'um': only the emulated architectures have it")
+    if asked.large and asked.arch != "arm64":
+        raise CannotTell(f"--64k '{asked.arch}': only --arch arm64 has such pages")
     base = bases.find(asked.base)
     setup.prepare(base, [asked.arch])
     if asked.arch == "um":
         check_um(base)
     run = paths.run_directory("kunit")
     arch = machine.arch(asked.arch)
-    image, files = build_suites(_choose(base, asked.kernel), arch, run, asked.debug)
+    more = ["debug"] * asked.debug + ["64k"] * asked.large
+    image, files = build_suites(_choose(base, asked.kernel), arch, run, more)
+    memory = "1G" if more else ""
     parser = verdict.Parser(base.stock)
-    suites = Suites(arch, image, files, parser, run, asked.timeout, glob, asked.debug)
-    label = asked.arch + ("-debug" if asked.debug else "")
+    suites = Suites(arch, image, files, parser, run, asked.timeout, glob, memory)
+    label = "-".join([asked.arch, *more])
     total = run_suites(suites, label, [asked.strict] if asked.strict else ["0", "1"])
     if total.failed:
         paths.keep(run)

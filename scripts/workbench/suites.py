@@ -120,7 +120,8 @@ def tally(
 class Suites:
     """The suites, built for an architecture: what boots them.
 
-    files: the directory of what the guest boots with. limit: seconds.
+    files: the directory of what the guest boots with. limit: seconds. memory: of the
+    guest, as QEMU takes it, "" for as much as the architecture's machines have.
     """
 
     arch: machine.Arch
@@ -130,7 +131,7 @@ class Suites:
     run: Path
     limit: int = TIMEOUT
     filter: str = ""
-    debug: bool = False
+    memory: str = ""
 
     def boot(self, strict: str, name: str = "") -> tuple[Tally, Path]:
         """Run the suites under iommu.strict; return what came of it, and the console."""
@@ -158,16 +159,19 @@ class Suites:
         if self.arch.name == "um":
             line = [f"console={self.arch.console}", "panic=-1", *self.arch.append, *words]
             return [str(self.image), "mem=256M", f"initrd={initrd}", *line]
-        more = ["-smp", str(2 - int(strict))] + (["-m", "1G"] if self.debug else [])
+        more = ["-smp", str(2 - int(strict))] + (["-m", self.memory] if self.memory else [])
         command = guest.qemu(self.arch, "tcg") + more
         return command + guest.kernel_options(self.arch, self.image, initrd, words)
 
 
 def build_suites(
-    built: kernel.Kernel, arch: machine.Arch, run: Path, debug: bool = False
+    built: kernel.Kernel, arch: machine.Arch, run: Path, more: Sequence[str] = ()
 ) -> tuple[Path, Path]:
-    """Build a kernel and the guest for it; return its image and the guest's files."""
-    target = build.Target(arch.name, arch.image, debug)
+    """Build a kernel and the guest for it; return its image and the guest's files.
+
+    more: fragments of configuration, see build.Target.
+    """
+    target = build.Target(arch.name, arch.image, tuple(more))
     files = run / f"guest-{target.name}"
     with paths.locked(built.base.directory):
         built.make()

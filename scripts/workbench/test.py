@@ -188,6 +188,7 @@ REFUSALS = (
     ("'vax'", "kunit", "--arch", "vax"),
     ("'b'", "kunit", "a", "b"),
     ("'um'", "kunit", "--arch", "um", "--debug"),
+    ("'s390'", "kunit", "--arch", "s390", "--64k"),
     ("'nosuch'", "mutate", "nosuch"),
     ("'nosuch'", "check", "nosuch"),
     ("'/nowhere'", "series", "apply", "/nowhere"),
@@ -496,6 +497,11 @@ def kunit_arm64(run: Run) -> str:
     return run.good(script("kunit"), "--arch", "arm64")
 
 
+def kunit_arm64_64k(run: Run) -> str:
+    """KUnit on arm64 with pages of 64 KiB"""
+    return run.good(script("kunit"), "--arch", "arm64", "--64k")
+
+
 def kunit_s390(run: Run) -> str:
     """KUnit on s390"""
     return run.good(script("kunit"), "--arch", "s390")
@@ -568,7 +574,9 @@ PARTS: Mapping[str, Part] = {
     "bench": Part("the benchmark", (bench,)),
     "mutants": Part("that KUnit can fail", (mutants,)),
     "archs": Part(
-        "arm64, s390 and RISC-V", (arm64, s390, riscv, kunit_arm64, kunit_s390), True
+        "arm64, s390 and RISC-V",
+        (arm64, s390, riscv, kunit_arm64, kunit_arm64_64k, kunit_s390),
+        True,
     ),
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
     "commits": Part("each commit by itself", (commits,), True),
