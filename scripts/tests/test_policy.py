@@ -70,6 +70,25 @@ def test_no_iommu_at_all() -> None:
         assert policy.boot_type(CLASSES[name], Setting("off"), "patched") == "none"
 
 
+def test_alternative() -> None:
+    """Translated and lazy as with the series, but strict with pass-through."""
+    for each in CLASSES.values():
+        for setting, _ in _settings():
+            mine, other = (
+                policy.boot_type(each, setting, kernel)
+                for kernel in ("patched", policy.ALTERNATIVE)
+            )
+            is_strict = each.requires and each.has_dma and setting.passthrough == "1"
+            assert other == ("DMA" if is_strict else mine) or not each.has_dma
+    required = CLASSES["required"]
+    for current in ("DMA", "DMA-FQ"):
+        wanted = {"DMA": "DMA", "DMA-FQ": "DMA-FQ", "auto": "DMA", "identity": "EOPNOTSUPP"}
+        for word, result in wanted.items():
+            kernel = policy.ALTERNATIVE
+            found = policy.written(required, Setting("1"), kernel, current, word)
+            assert found == result
+
+
 def test_only_what_requires_translation_and_is_trusted_differs() -> None:
     for each in CLASSES.values():
         for setting, _ in _settings():

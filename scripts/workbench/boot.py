@@ -18,6 +18,9 @@ iommu.strict=0 and iommu.strict=1.
                       see scripts/setup. Machines for which it lacks something are left out
   --kernel KERNEL     only stock, or only patched; or commit, which scripts/series test has
                       made last and which must be as patched
+  --alternative NAME  patched beside a kernel without the series that has NAME of
+                      related/alternatives/, another way to make lazy what is behind
+                      VT-d without pass-through; only machines with VT-d
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
@@ -75,6 +78,7 @@ def options() -> verb.Arguments:
     add("--arch")
     add("--base", default="mainline")
     add("--kernel", type=verb.one_of("stock", "patched", "commit"))
+    add("--alternative")
     add("--strict", type=verb.one_of(*SETTINGS))
     add("--passthrough", type=verb.one_of(*SETTINGS))
     add("--append", default="")
@@ -88,10 +92,13 @@ def options() -> verb.Arguments:
 def _refuse_together(asked: Namespace) -> None:
     """Raise CannotTell of options that mean nothing together."""
     pairs = [("odd", "all"), ("odd", "strict"), ("odd", "passthrough")]
-    pairs += [("image", other) for other in ("odd", "kernel", "arch")]
+    pairs += [("image", other) for other in ("odd", "kernel", "arch", "alternative")]
+    pairs += [("alternative", other) for other in ("odd", "kernel", "arch")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
+    if asked.alternative is not None:
+        must_be_one_of("--alternative", asked.alternative, kernel.alternatives())
     if asked.image is not None and asked.base != "mainline":
         raise CannotTell("--image and --base cannot go together")
     if asked.accel == "kvm" and not os.access("/dev/kvm", os.W_OK):
@@ -128,9 +135,20 @@ def choose(asked: Namespace) -> list[Machine]:
         for each in chosen:
             if each.arch.name != "x86_64" or each.probe:
                 raise CannotTell(f"machine '{each.name}': --image is for those of x86_64")
+    if asked.alternative is not None:
+        chosen = _of_vtd(chosen, named)
     if not chosen:
         raise CannotTell(f"--arch '{asked.arch}': no such machine, see --list")
     return chosen
+
+
+def _of_vtd(chosen: Sequence[Machine], named: Sequence[str]) -> list[Machine]:
+    """Return the machines whose IOMMU is VT-d; CannotTell if others are named."""
+    found = [each for each in chosen if any("intel-iommu" in word for word in each.qemu)]
+    for each in chosen:
+        if each.name in named and each not in found:
+            raise CannotTell(f"machine '{each.name}': --alternative is for those of VT-d")
+    return found
 
 
 def _plain_ways(asked: Namespace) -> list[Way]:
@@ -177,6 +195,8 @@ def _kernels(base: bases.Base, names: Sequence[str]) -> dict[str, kernel.Kernel]
             made[name] = kernel.stock(base)
         elif name == "patched":
             made[name] = kernel.patched(base)
+        elif name in kernel.alternatives():
+            made[name] = kernel.alternative(base, name)
         else:
             made[name] = kernel.kept(base, name)
     return made
@@ -263,6 +283,8 @@ def _how(asked: Namespace, has_drivers: bool = True) -> How:
 def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     base = bases.find(asked.base)
     names = [asked.kernel] if asked.kernel else ["stock", "patched"]
+    if asked.alternative:
+        names = ["patched", asked.alternative]
     how = ways(asked, chosen)
     chosen = [each for each in chosen if each.name in how]
     _check_console(asked, _jobs(chosen, how, names))

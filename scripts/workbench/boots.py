@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Collection, Mapping, Sequence
 
 from workbench import guest, initramfs, machine, paths, progress, table, verdict
 from workbench.job import Job, expected_results, told
@@ -108,19 +108,30 @@ class Booter:
         return result
 
 
+def _columns(kernels: Collection[str]) -> tuple[str, str]:
+    """Return which kernel is in which column of the table; not both need be booted."""
+    others = [name for name in kernels if name not in ("stock", "patched", "image")]
+    if "image" in kernels:
+        return "image", "patched"
+    if others and "patched" in kernels:
+        return "patched", others[0]
+    return "stock", others[0] if others else "patched"
+
+
 class Rows:
     """The table: what of it can be printed as boots end."""
 
     def __init__(self, is_short: bool, jobs: Sequence[Job]) -> None:
         self.is_short = is_short
         self.jobs = jobs
+        self.columns = _columns({job.kernel for job in jobs})
         self.results: dict[Job, Result] = {}
         if is_short:
             ways = dict.fromkeys(job.way for job in jobs)
-            self.table = table.short([way.setting for way in ways])
+            self.table = table.short([way.setting for way in ways], *self.columns)
         else:
             is_one = any(job.kernel == "image" for job in jobs)
-            self.table = table.one() if is_one else table.long()
+            self.table = table.one() if is_one else table.long(*self.columns)
         for line in self.table.head:
             progress.result(line)
 
@@ -160,8 +171,7 @@ class Rows:
                 marks.append(f"FAILED: {job.kernel}, see below")
             elif job.is_too_strict(device):
                 note = "strict, though it could be lazy"
-        first = types.get("stock", types.get("image", "-"))
-        second = types.get("patched", types.get("commit", "-"))
+        first, second = (types.get(name, "-") for name in self.columns)
         return table.Cell(first, second, tuple(marks), note)
 
 

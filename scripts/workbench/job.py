@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator
 
+from workbench import kernel as kernels
 from workbench import policy, verdict
 from workbench.machine import Device, Machine
 from workbench.policy import Setting
@@ -42,6 +43,8 @@ class Job:
     @property
     def does_as(self) -> str:
         """As which kernel it has to do: somebody else's image is stock."""
+        if self.kernel in kernels.alternatives():
+            return policy.ALTERNATIVE
         return policy.STOCK if self.kernel == "image" else self.kernel
 
     def type_of(self, device: Device) -> str:

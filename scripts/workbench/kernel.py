@@ -12,6 +12,7 @@ from workbench import patches, paths, progress, tree
 from workbench.status import CannotTell
 
 PROBES = paths.SCRIPTS / "probe"
+ALTERNATIVES = paths.TOP / "related/alternatives"
 SUITE = "drivers/iommu/iommu-kunit.c"
 
 
@@ -72,6 +73,17 @@ def _suite(edits: Mapping[str, bytes]) -> tuple[str, ...]:
 def edited(like: Kernel, name: str, edits: Mapping[str, bytes]) -> Kernel:
     """A kernel of its own name with these edits: a mutant, or a commit of the series."""
     return Kernel(like.base, name, edits, _suite(edits), like)
+
+
+def alternatives() -> list[str]:
+    """Return the names of the other ways that the cover letter compares with."""
+    return sorted(file.stem for file in ALTERNATIVES.glob("*.patch"))
+
+
+def alternative(base: bases.Base, name: str) -> Kernel:
+    """The base with one of them in place of the series."""
+    edits = patches.apply_all(base.stock, {}, [ALTERNATIVES / f"{name}.patch"])
+    return Kernel(base, "alternative", edits, like=stock(base))
 
 
 def probes() -> Sequence[Path]:

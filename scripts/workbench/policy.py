@@ -3,14 +3,16 @@
 
 This is the specification of the change, and says nothing of how the kernel comes to it.
 Stock and patched differ in one thing: a device that requires translation, and is trusted,
-is lazy under patched where iommu.strict is 0.
+is lazy under patched where iommu.strict is 0. In related/alternatives/ its driver requires
+nothing, and has no identity domain instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 STOCK = "stock"
+ALTERNATIVE = "alternative"  # VT-d of related/alternatives/, which requires nothing
 
 WORDS = ("DMA", "DMA-FQ", "auto", "identity", "nonsense")  # that are written to sysfs
 
@@ -86,8 +88,16 @@ def _required(setting: Setting, kernel: str) -> str:
     return "DMA" if setting.is_strict or kernel == STOCK else "DMA-FQ"
 
 
+def _as_answered(device: Class, kernel: str) -> Class:
+    """Return what a device is where a kernel's driver has another answer."""
+    if kernel != ALTERNATIVE or not device.requires:
+        return device
+    return replace(device, requires=False, has_identity=False)
+
+
 def boot_type(device: Class, setting: Setting, kernel: str) -> str:
     """Return the type that a device has after boot, or after it was plugged in."""
+    device = _as_answered(device, kernel)
     if not device.iommu or setting.strict == "off":
         return "none"
     if not device.has_dma:
@@ -115,6 +125,7 @@ def written(device: Class, setting: Setting, kernel: str, current: str, word: st
     The group's type is current, and no device of it has a driver. A late joiner is known
     for what it is by then.
     """
+    device = _as_answered(device, kernel)
     if word == "nonsense":
         return "EINVAL"
     if not device.has_dma:

@@ -14,30 +14,30 @@ ONE = "{:18}  {:34}  {:12}  {:8}  {}"
 
 @dataclass(frozen=True)
 class Cell:
-    """What a device got: its type under each kernel, "-" if not booted.
+    """What a device got: its type under each of two kernels, "-" if not booted.
 
     marks: what is wrong with it. note: what else there is to say of it.
     """
 
-    stock: str
-    patched: str
+    first: str
+    second: str
     marks: Sequence[str] = ()
     note: str = ""
 
     @property
     def differs(self) -> bool:
         """Whether the two kernels do not agree."""
-        return "-" not in (self.stock, self.patched) and self.stock != self.patched
+        return "-" not in (self.first, self.second) and self.first != self.second
 
     def long(self) -> str:
         """Return what there is to say of it in a row of its own."""
         return " ".join((["differs"] if self.differs else []) + list(self.marks))
 
     def short(self) -> str:
-        """Return it as one word: "stock>patched" where they differ, "!" if wrong."""
-        both = {"-": self.patched}.get(self.stock, self.stock)
+        """Return it as one word: "first>second" where they differ, "!" if wrong."""
+        both = {"-": self.second}.get(self.first, self.first)
         if self.differs:
-            both += f">{self.patched}"
+            both += f">{self.second}"
         both = both.replace("DMA-FQ", "FQ").replace("identity", "ident")
         return both + ("!" if self.marks else "")
 
@@ -53,17 +53,18 @@ class Table:
     row: Callable[[str, str, str, Sequence[Cell]], str]
 
 
-def long() -> Table:
-    """Return a table with a row for each machine, parameters and device."""
+def long(first: str = "stock", second: str = "patched") -> Table:
+    """Return a table with a row for each machine, parameters and device.
+
+    first, second: the names of the kernels.
+    """
 
     def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
         cell = cells[0]
-        line = LONG.format(
-            machine, words or "-", device, cell.stock, cell.patched, cell.long()
-        )
+        line = LONG.format(machine, words or "-", device, cell.first, cell.second, cell.long())
         return line.rstrip()
 
-    head = LONG.format("machine", "parameters", "device", "stock", "patched", "").rstrip()
+    head = LONG.format("machine", "parameters", "device", first, second, "").rstrip()
     return Table([head], row)
 
 
@@ -73,13 +74,16 @@ def one() -> Table:
     def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
         cell = cells[0]
         says = " ".join([cell.note, *cell.marks]).strip()
-        return ONE.format(machine, words or "-", device, cell.stock, says).rstrip()
+        return ONE.format(machine, words or "-", device, cell.first, says).rstrip()
 
     return Table([ONE.format("machine", "parameters", "device", "type", "").rstrip()], row)
 
 
-def short(settings: Sequence[Setting]) -> Table:
-    """Return a table with a row for each machine and device, the settings across."""
+def short(settings: Sequence[Setting], first: str = "stock", second: str = "patched") -> Table:
+    """Return a table with a row for each machine and device, the settings across.
+
+    first, second: the names of the kernels.
+    """
     form = "{:18}  {:12} " + " {:7}" * len(settings)
     above = []
     for number, setting in enumerate(settings):
@@ -91,7 +95,7 @@ def short(settings: Sequence[Setting]) -> Table:
         return form.format(machine, device, *(cell.short() for cell in cells)).rstrip()
 
     head = [
-        "The type under stock, and under patched where it differs. FQ is DMA-FQ.",
+        f"The type under {first}, and under {second} where it differs. FQ is DMA-FQ.",
         form.format("iommu.passthrough", "", *above).rstrip(),
         form.format("iommu.strict", "", *(each.strict for each in settings)).rstrip(),
     ]
