@@ -35,7 +35,6 @@ static const char *const types[] = {
 #define TYPE_SIZE 16 /* bytes: more than the longest of @types */
 #define NAME_SIZE 256 /* bytes: a name in sysfs has 255 at most */
 #define LINE_SIZE 4096 /* bytes: more than a record of the log has */
-#define MAX_GROUPS 4096 /* more than any machine has */
 #define NOBODY 65534 /* the user who may do nothing */
 #define VTD_ECAP_PT 6 /* bit of VT-d's extended capabilities: pass-through */
 
@@ -91,7 +90,7 @@ static const char *answer_name(enum answer answer)
 }
 
 /* The groups that there were at the start: a dock may be unplugged at any time */
-static char group_names[MAX_GROUPS][16];
+static char (*group_names)[16];
 static int groups;
 
 static bool may_write;
@@ -274,7 +273,8 @@ static void walk_groups(struct walk *walk)
 
 static void add_group(const char *name, void *arg)
 {
-	if (groups == MAX_GROUPS || strlen(name) >= sizeof(group_names[0]))
+	group_names = realloc(group_names, (groups + 1) * sizeof(*group_names));
+	if (!group_names || strlen(name) >= sizeof(*group_names))
 		ksft_exit_fail_msg("no room for group %s\n", name);
 	strcpy(group_names[groups++], name);
 }
