@@ -670,33 +670,74 @@ static void derive_all(void)
 	}
 }
 
-/* The truth of what follows @prefix in @word, as kstrtobool() has it */
-static void read_truth(const char *word, const char *prefix,
-		       enum answer *answer)
+static bool is_blank(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/*
+ * Cut the first parameter off @line, and return what is behind it, as next_arg() of the
+ * kernel does: a blank in quotes ends nothing, and quotes around the parameter or its
+ * value are no part of it. A missing value is "". NULL if there is none, or at "--",
+ * where init's arguments begin.
+ */
+static char *next_param(char *line, char **name, char **value)
+{
+	bool in_quotes = false, quoted;
+	char *end, *equals = NULL, *rest;
+
+	while (is_blank(*line))
+		line++;
+	for (end = line; *end && (in_quotes || !is_blank(*end)); end++) {
+		in_quotes ^= *end == '"';
+		if (*end == '=' && !equals)
+			equals = end;
+	}
+	if (end == line)
+		return NULL;
+
+	rest = *end ? end + 1 : end;
+	*end = '\0';
+	*name = line + (*line == '"');
+	*value = equals ? equals + 1 : end;
+	quoted = *line == '"' || **value == '"';
+	*value += **value == '"';
+	if (equals)
+		*equals = '\0';
+	if (quoted && end[-1] == '"')
+		end[-1] = '\0';
+	return equals || strcmp(*name, "--") ? rest : NULL;
+}
+
+/* Is @a the parameter @b? '-' may stand for '_' in its name, as in parameq(). */
+static bool is_param(const char *a, const char *b)
+{
+	while (*a && (*a == *b || (*a == '-' && *b == '_'))) {
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+/* The truth of @value, as kstrtobool() has it */
+static void read_truth(const char *value, enum answer *answer)
 {
 	char c, o;
 
-	if (!begins_with(word, prefix))
-		return;
-	word += strlen(prefix);
-	c = *word | 0x20; /* lower case */
-	o = c == 'o' ? word[1] | 0x20 : 0; /* of on and off */
-	if (*word == '1' || c == 'e' || c == 'y' || c == 't' || o == 'n')
+	c = *value | 0x20; /* lower case */
+	o = c == 'o' ? value[1] | 0x20 : 0; /* of on and off */
+	if (*value == '1' || c == 'e' || c == 'y' || c == 't' || o == 'n')
 		*answer = YES;
-	else if (*word == '0' || c == 'd' || c == 'n' || c == 'f' || o == 'f')
+	else if (*value == '0' || c == 'd' || c == 'n' || c == 'f' || o == 'f')
 		*answer = NO;
 }
 
-/* Is @option among those, divided by commas, that follow @prefix in @word? */
-static bool has_option(const char *word, const char *prefix, const char *option)
+/* Is @option among those in @value, which commas divide? */
+static bool has_option(const char *value, const char *option)
 {
-	const char *pos;
-
-	if (!begins_with(word, prefix))
-		return false;
-	for (pos = word + strlen(prefix); pos; pos = strchr(pos, ',')) {
-		pos += *pos == ',';
-		if (begins_with(pos, option))
+	for (; value; value = strchr(value, ',')) {
+		value += *value == ',';
+		if (begins_with(value, option))
 			return true;
 	}
 	return false;
@@ -705,24 +746,26 @@ static bool has_option(const char *word, const char *prefix, const char *option)
 /* What it says for itself: a driver may still force invalidation to be strict. */
 static void read_cmdline(void)
 {
-	char line[LINE_SIZE], *word, *end;
+	char line[LINE_SIZE], *pos = line, *name, *value;
 	bool force = false;
 
 	if (!read_line("/proc/cmdline", line, sizeof(line)))
 		return;
-	for (word = line; word && strcmp(word, "--"); word = end) {
-		end = strchr(word, ' ');
-		if (end)
-			*end++ = '\0';
-		read_truth(word, "iommu.strict=", &strict);
-		read_truth(word, "iommu.passthrough=", &passthrough);
-		if (has_option(word, "iommu=", "pt"))
+	while ((pos = next_param(pos, &name, &value))) {
+		if (is_param(name, "iommu.strict"))
+			read_truth(value, &strict);
+		if (is_param(name, "iommu.passthrough"))
+			read_truth(value, &passthrough);
+		if (is_param(name, "iommu") && has_option(value, "pt"))
 			passthrough = YES;
-		if (has_option(word, "iommu=", "nopt"))
+		if (is_param(name, "iommu") && has_option(value, "nopt"))
 			passthrough = NO;
-		force |= has_option(word, "intel_iommu=", "strict") ||
-			 has_option(word, "amd_iommu=", "fullflush") ||
-			 has_option(word, "s390_iommu=", "strict");
+		force |= (is_param(name, "intel_iommu") &&
+			  has_option(value, "strict")) ||
+			 (is_param(name, "amd_iommu") &&
+			  has_option(value, "fullflush")) ||
+			 (is_param(name, "s390_iommu") &&
+			  has_option(value, "strict"));
 	}
 	if (force)
 		strict = YES;
