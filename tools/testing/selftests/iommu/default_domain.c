@@ -510,17 +510,16 @@ static const char *type_in_force(void)
 /*
  * To require translation is not to require strict invalidation. VT-d without
  * pass-through is known to require it, and can always defer; and where the log tells
- * what is in force, no driver has objected.
+ * what is in force, no driver has objected. Nor does it matter whether VT-d has forced
+ * pass-through for others.
  */
 static bool lazy_if_in_force(const struct group *group, const char *chosen)
 {
-	const char *want = type_in_force();
-
-	if (!logged || !group->requires || group->removable || !want ||
-	    strcmp(want, "DMA-FQ") || !strcmp(chosen, want))
+	if (!logged || strict != NO || !group->requires || group->removable ||
+	    !strcmp(chosen, "DMA-FQ"))
 		return true;
-	ksft_print_msg("group %s: %s is in force, auto gives %s\n", group->name,
-		       want, chosen);
+	ksft_print_msg("group %s: lazy is in force, auto gives %s\n",
+		       group->name, chosen);
 	return false;
 }
 
@@ -787,6 +786,15 @@ static bool forces_strict(const char *text)
 	       ends_with(text, "Disabling batched IOTLB flush on Ironlake");
 }
 
+/*
+ * Does VT-d force pass-through, whatever the parameters say? It does if it is off by
+ * default, and the platform opts in for the sake of an external-facing port.
+ */
+static bool forces_passthrough(const char *text)
+{
+	return ends_with(text, "force enabled due to platform opt in");
+}
+
 /* One message: what the core has decided, and what a driver has forced later */
 static void read_message(const char *text)
 {
@@ -801,6 +809,8 @@ static void read_message(const char *text)
 			yes_no(begins_with(text + strlen(type), "Passthrough"));
 	} else if (forces_strict(text)) {
 		strict = YES;
+	} else if (forces_passthrough(text)) {
+		passthrough = YES;
 	}
 }
 
