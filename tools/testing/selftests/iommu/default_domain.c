@@ -74,7 +74,7 @@ struct group {
 enum answer { UNKNOWN, NO, YES };
 static enum answer strict, passthrough;
 
-/* The log told, from the core's policy on, and not the command line alone. */
+/* The log is whole from the core's policy on, and tells what is in force. */
 static bool logged;
 
 static enum answer yes_no(bool truth)
@@ -742,7 +742,7 @@ static bool has_option(const char *value, const char *option)
 	return false;
 }
 
-/* What it says for itself: a driver may still force invalidation to be strict. */
+/* What it says for itself: a driver may still force strict or pass-through. */
 static void read_cmdline(void)
 {
 	char line[LINE_SIZE], *pos = line, *name, *value;
@@ -814,30 +814,54 @@ static void read_message(const char *text)
 	}
 }
 
+/*
+ * Records of the log are missing, or all. A driver may have said there that it forces
+ * strict or pass-through, even against a parameter. Nothing takes back either one.
+ */
+static void doubt(void)
+{
+	logged = false;
+	if (strict == NO)
+		strict = UNKNOWN;
+	if (passthrough == NO)
+		passthrough = UNKNOWN;
+}
+
+/*
+ * Records are numbered from 0 on. Only the numbers tell that some were overwritten before
+ * the log was opened. EPIPE is for what is overwritten later.
+ */
 static void read_log(void)
 {
-	char buf[LINE_SIZE], *text, *end;
+	unsigned long long number, next = 0;
+	char buf[LINE_SIZE], *comma, *text, *end;
 	int fd, len;
 
 	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	if (fd < 0)
-		return;
 	while ((len = read(fd, buf, sizeof(buf) - 1)) > 0 ||
 	       (len < 0 && errno == EPIPE)) {
 		buf[len < 0 ? 0 : len] = '\0';
+		comma = strchr(buf, ',');
 		text = strchr(buf, ';');
 		end = strchr(buf, '\n');
-		if (!text || !end)
+		if (!comma || !text || !end)
 			continue;
 		*end = '\0';
+		number = strtoull(comma + 1, NULL, 10);
+		if (number != next)
+			doubt();
+		next = number + 1;
 		read_message(text + 1);
 	}
+	if (!next || errno != EAGAIN)
+		doubt();
 	close(fd);
 }
 
 /*
  * The kernel says at boot what is in force, which comes from the command line,
- * its configuration and drivers. Without its log the command line may tell.
+ * its configuration and drivers. Without its log only a parameter for strict or for
+ * pass-through tells.
  */
 static void read_state(void)
 {
