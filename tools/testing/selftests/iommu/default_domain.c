@@ -497,178 +497,6 @@ static void check_write(const char *expectation)
 	ksft_test_result(good, "%s\n", expectation);
 }
 
-/* The type of a group of trusted devices without requirements, NULL if not known */
-static const char *type_in_force(void)
-{
-	if (passthrough == YES)
-		return "identity";
-	if (passthrough == UNKNOWN || strict == UNKNOWN)
-		return NULL;
-	return strict == YES ? "DMA" : "DMA-FQ";
-}
-
-/*
- * To require translation is not to require strict invalidation. VT-d without
- * pass-through is known to require it, and can always defer; and where the log tells
- * what is in force, no driver has objected. Nor does it matter whether VT-d has forced
- * pass-through for others.
- */
-static bool lazy_if_in_force(const struct group *group, const char *chosen)
-{
-	if (!logged || strict != NO || !group->requires || group->removable ||
-	    !strcmp(chosen, "DMA-FQ"))
-		return true;
-	ksft_print_msg("group %s: lazy is in force, auto gives %s\n",
-		       group->name, chosen);
-	return false;
-}
-
-/* What holds whatever the parameters say, and what of them is known. */
-static bool writes_well(const struct group *group)
-{
-	const char *name = group->name;
-	char chosen[TYPE_SIZE];
-	bool good;
-
-	good = refused_to_nobody(name, "auto");
-	good &= gives(name, "nonsense", "EINVAL");
-	if (write_type(name, "auto")) {
-		ksft_print_msg("group %s: auto is refused\n", name);
-		return false;
-	}
-	/* What the kernel chooses by itself it also takes when asked for. */
-	strcpy(chosen, read_type(name));
-	good &= lazy_if_in_force(group, chosen);
-	good &= gives(name, chosen, chosen);
-	/*
-	 * To be strict rather than lazy is always a legal wish. The way back by the
-	 * core's short cut is safe only where the IOMMU is known to be able to defer.
-	 */
-	if (!strcmp(chosen, "DMA-FQ")) {
-		good &= gives(name, "DMA", "DMA");
-		good &= gives(name, "DMA-FQ", "DMA-FQ");
-		good &= gives(name, "auto", chosen);
-	}
-	/* Whatever has come of it, the type is put back. */
-	good &= make_type(name, group->type);
-	return good;
-}
-
-/* "group 7 type", until the next call */
-static const char *label(const struct group *group, const char *what)
-{
-	static char buf[NAME_SIZE];
-
-	strcpy(buf, "group ");
-	strcpy(buf + strlen(buf), group->name);
-	strcpy(buf + strlen(buf), what);
-	return buf;
-}
-
-/* May the type not be written here, as in a container? */
-static bool is_denied(const char *group)
-{
-	int error = write_type(group, "nonsense");
-
-	return error == EACCES || error == EROFS;
-}
-
-/* Why what is written to the type of @group is not judged, or NULL */
-static const char *unwritable(const struct group *group)
-{
-	bool is_strict = !strcmp(group->type, "DMA");
-
-	if (!group->devices)
-		return "it is gone";
-	if (group->bound)
-		return "a device has a driver";
-	if (!is_strict && strcmp(group->type, "DMA-FQ") &&
-	    strcmp(group->type, "identity"))
-		return "not the core's to choose";
-	if (group->removable && !is_strict)
-		return "could not be put back";
-	if (is_denied(group->name))
-		return "may not be written here";
-	return NULL;
-}
-
-static void derive_writes(const struct group *group)
-{
-	const char *why = unwritable(group);
-
-	if (why)
-		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s",
-				      why);
-	else
-		ksft_test_result(writes_well(group), "group %s writes\n",
-				 group->name);
-}
-
-/* Why may a group of trusted devices have another type than is in force? */
-static const char *explain(const struct group *group)
-{
-	if (!strcmp(group->type, "identity"))
-		return "a driver requires it, no IOMMU_DMA, or done through sysfs";
-	if (!strcmp(group->type, "DMA-FQ") && strict == YES)
-		return "done through sysfs, since strict is in force";
-	if (strcmp(group->type, "DMA") && strcmp(group->type, "DMA-FQ"))
-		return "not the core's to choose";
-	if (group->requires && strict == NO && !strcmp(group->type, "DMA"))
-		return "done through sysfs, or this kernel is strict if translation is required";
-	if (passthrough == YES)
-		return "translation is required, no identity to be had, or done through sysfs";
-	return "the IOMMU cannot defer, or done through sysfs";
-}
-
-/* Returns why the type of @group is neither right nor wrong, or NULL. */
-static const char *unclear(const struct group *group)
-{
-	const char *want = type_in_force();
-
-	if (!group->devices || !group->type[0])
-		return "it is gone, or has no type that can be read";
-	if (!strcmp(group->type, "unknown"))
-		return "not the core's to choose";
-	if (!group->removable && !want)
-		return "what is in force is not known";
-	if (!group->removable && strcmp(group->type, want))
-		return explain(group);
-	if (group->removable && group->removable < group->devices &&
-	    strcmp(group->type, "DMA"))
-		return "a removable device joined when it had its domain, or done through sysfs";
-	return NULL;
-}
-
-static void derive_type(const struct group *group)
-{
-	const char *why = unclear(group);
-
-	if (why) {
-		ksft_test_result_code(KSFT_SKIP, label(group, " type"),
-				      "%s: %s", group->type, why);
-		return;
-	}
-	/* Either as is in force, or all its devices are removable. */
-	if (group->removable && strcmp(group->type, "DMA"))
-		ksft_print_msg("group %s: removable, yet %s, maybe by sysfs\n",
-			       group->name, group->type);
-	ksft_test_result(!group->removable || !strcmp(group->type, "DMA"),
-			 "group %s type\n", group->name);
-}
-
-static void derive_all(void)
-{
-	struct walk walk = {};
-	int i;
-
-	for (i = 0; i < groups; i++) {
-		walk_group(&walk, group_names[i]);
-		derive_type(&walk.group);
-		if (may_write)
-			derive_writes(&walk.group);
-	}
-}
-
 static bool is_blank(char c)
 {
 	return c == ' ' || (c >= '\t' && c <= '\r');
@@ -869,6 +697,178 @@ static void read_state(void)
 	read_log();
 	ksft_print_msg("strict invalidation: %s, pass-through: %s\n",
 		       answer_name(strict), answer_name(passthrough));
+}
+
+/* The type of a group of trusted devices without requirements, NULL if not known */
+static const char *type_in_force(void)
+{
+	if (passthrough == YES)
+		return "identity";
+	if (passthrough == UNKNOWN || strict == UNKNOWN)
+		return NULL;
+	return strict == YES ? "DMA" : "DMA-FQ";
+}
+
+/*
+ * To require translation is not to require strict invalidation. VT-d without
+ * pass-through is known to require it, and can always defer; and where the log tells
+ * what is in force, no driver has objected. Nor does it matter whether VT-d has forced
+ * pass-through for others.
+ */
+static bool lazy_if_in_force(const struct group *group, const char *chosen)
+{
+	if (!logged || strict != NO || !group->requires || group->removable ||
+	    !strcmp(chosen, "DMA-FQ"))
+		return true;
+	ksft_print_msg("group %s: lazy is in force, auto gives %s\n",
+		       group->name, chosen);
+	return false;
+}
+
+/* What holds whatever the parameters say, and what of them is known. */
+static bool writes_well(const struct group *group)
+{
+	const char *name = group->name;
+	char chosen[TYPE_SIZE];
+	bool good;
+
+	good = refused_to_nobody(name, "auto");
+	good &= gives(name, "nonsense", "EINVAL");
+	if (write_type(name, "auto")) {
+		ksft_print_msg("group %s: auto is refused\n", name);
+		return false;
+	}
+	/* What the kernel chooses by itself it also takes when asked for. */
+	strcpy(chosen, read_type(name));
+	good &= lazy_if_in_force(group, chosen);
+	good &= gives(name, chosen, chosen);
+	/*
+	 * To be strict rather than lazy is always a legal wish. The way back by the
+	 * core's short cut is safe only where the IOMMU is known to be able to defer.
+	 */
+	if (!strcmp(chosen, "DMA-FQ")) {
+		good &= gives(name, "DMA", "DMA");
+		good &= gives(name, "DMA-FQ", "DMA-FQ");
+		good &= gives(name, "auto", chosen);
+	}
+	/* Whatever has come of it, the type is put back. */
+	good &= make_type(name, group->type);
+	return good;
+}
+
+/* "group 7 type", until the next call */
+static const char *label(const struct group *group, const char *what)
+{
+	static char buf[NAME_SIZE];
+
+	strcpy(buf, "group ");
+	strcpy(buf + strlen(buf), group->name);
+	strcpy(buf + strlen(buf), what);
+	return buf;
+}
+
+/* May the type not be written here, as in a container? */
+static bool is_denied(const char *group)
+{
+	int error = write_type(group, "nonsense");
+
+	return error == EACCES || error == EROFS;
+}
+
+/* Why what is written to the type of @group is not judged, or NULL */
+static const char *unwritable(const struct group *group)
+{
+	bool is_strict = !strcmp(group->type, "DMA");
+
+	if (!group->devices)
+		return "it is gone";
+	if (group->bound)
+		return "a device has a driver";
+	if (!is_strict && strcmp(group->type, "DMA-FQ") &&
+	    strcmp(group->type, "identity"))
+		return "not the core's to choose";
+	if (group->removable && !is_strict)
+		return "could not be put back";
+	if (is_denied(group->name))
+		return "may not be written here";
+	return NULL;
+}
+
+static void derive_writes(const struct group *group)
+{
+	const char *why = unwritable(group);
+
+	if (why)
+		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s",
+				      why);
+	else
+		ksft_test_result(writes_well(group), "group %s writes\n",
+				 group->name);
+}
+
+/* Why may a group of trusted devices have another type than is in force? */
+static const char *explain(const struct group *group)
+{
+	if (!strcmp(group->type, "identity"))
+		return "a driver requires it, no IOMMU_DMA, or done through sysfs";
+	if (!strcmp(group->type, "DMA-FQ") && strict == YES)
+		return "done through sysfs, since strict is in force";
+	if (strcmp(group->type, "DMA") && strcmp(group->type, "DMA-FQ"))
+		return "not the core's to choose";
+	if (group->requires && strict == NO && !strcmp(group->type, "DMA"))
+		return "done through sysfs, or this kernel is strict if translation is required";
+	if (passthrough == YES)
+		return "translation is required, no identity to be had, or done through sysfs";
+	return "the IOMMU cannot defer, or done through sysfs";
+}
+
+/* Returns why the type of @group is neither right nor wrong, or NULL. */
+static const char *unclear(const struct group *group)
+{
+	const char *want = type_in_force();
+
+	if (!group->devices || !group->type[0])
+		return "it is gone, or has no type that can be read";
+	if (!strcmp(group->type, "unknown"))
+		return "not the core's to choose";
+	if (!group->removable && !want)
+		return "what is in force is not known";
+	if (!group->removable && strcmp(group->type, want))
+		return explain(group);
+	if (group->removable && group->removable < group->devices &&
+	    strcmp(group->type, "DMA"))
+		return "a removable device joined when it had its domain, or done through sysfs";
+	return NULL;
+}
+
+static void derive_type(const struct group *group)
+{
+	const char *why = unclear(group);
+
+	if (why) {
+		ksft_test_result_code(KSFT_SKIP, label(group, " type"),
+				      "%s: %s", group->type, why);
+		return;
+	}
+	/* Either as is in force, or all its devices are removable. */
+	if (group->removable && strcmp(group->type, "DMA"))
+		ksft_print_msg("group %s: removable, yet %s, maybe by sysfs\n",
+			       group->name, group->type);
+	ksft_test_result(!group->removable || !strcmp(group->type, "DMA"),
+			 "group %s type\n", group->name);
+}
+
+static void derive_all(void)
+{
+	struct walk walk = {};
+	int i;
+
+	for (i = 0; i < groups; i++) {
+		walk_group(&walk, group_names[i]);
+		derive_type(&walk.group);
+		if (may_write)
+			derive_writes(&walk.group);
+	}
 }
 
 static void usage(void)
