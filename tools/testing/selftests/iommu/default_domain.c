@@ -77,6 +77,9 @@ static enum answer strict, passthrough;
 /* The log is whole from the core's policy on, and tells what is in force. */
 static bool logged;
 
+/* So many flush queues could not be allocated, and the log does not say for whom. */
+static int lost_queues;
+
 static enum answer yes_no(bool truth)
 {
 	return truth ? YES : NO;
@@ -639,6 +642,8 @@ static void read_message(const char *text)
 		strict = YES;
 	} else if (forces_passthrough(text)) {
 		passthrough = YES;
+	} else if (ends_with(text, "iova flush queue initialization failed")) {
+		lost_queues++;
 	}
 }
 
@@ -656,16 +661,21 @@ static void doubt(void)
 }
 
 /*
+ * What there is to read since the last call.
+ *
  * Records are numbered from 0 on. Only the numbers tell that some were overwritten before
  * the log was opened. EPIPE is for what is overwritten later.
  */
 static void read_log(void)
 {
-	unsigned long long number, next = 0;
+	static unsigned long long next;
+	static int fd = -1;
 	char buf[LINE_SIZE], *comma, *text, *end;
-	int fd, len;
+	unsigned long long number;
+	int len;
 
-	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	if (fd < 0)
+		fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 	while ((len = read(fd, buf, sizeof(buf) - 1)) > 0 ||
 	       (len < 0 && errno == EPIPE)) {
 		buf[len < 0 ? 0 : len] = '\0';
@@ -683,7 +693,6 @@ static void read_log(void)
 	}
 	if (!next || errno != EAGAIN)
 		doubt();
-	close(fd);
 }
 
 /*
@@ -794,16 +803,27 @@ static const char *unwritable(const struct group *group)
 	return NULL;
 }
 
+/*
+ * Where a flush queue cannot be allocated, DMA-FQ is refused, or becomes DMA. That is
+ * right, and proves nothing. Who is not trusted needs no queue.
+ */
 static void derive_writes(const struct group *group)
 {
 	const char *why = unwritable(group);
+	int lost = lost_queues;
+	bool good = true;
 
+	if (!why) {
+		good = writes_well(group);
+		read_log();
+	}
+	if (!good && !group->removable && lost_queues != lost)
+		why = "a flush queue could not be allocated";
 	if (why)
 		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s",
 				      why);
 	else
-		ksft_test_result(writes_well(group), "group %s writes\n",
-				 group->name);
+		ksft_test_result(good, "group %s writes\n", group->name);
 }
 
 /* Why may a group of trusted devices have another type than is in force? */
@@ -815,6 +835,8 @@ static const char *explain(const struct group *group)
 		return "done through sysfs, since strict is in force";
 	if (strcmp(group->type, "DMA") && strcmp(group->type, "DMA-FQ"))
 		return "not the core's to choose";
+	if (lost_queues && passthrough == NO && !strcmp(group->type, "DMA"))
+		return "the log says that a flush queue could not be allocated, maybe its own";
 	if (group->requires && strict == NO && !strcmp(group->type, "DMA"))
 		return "done through sysfs, or this kernel is strict if translation is required";
 	if (passthrough == YES)
