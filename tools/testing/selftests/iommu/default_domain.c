@@ -734,6 +734,21 @@ static bool lazy_if_in_force(const struct group *group, const char *chosen)
 	return false;
 }
 
+/*
+ * One device that is not trusted is enough, and the core has to look whenever it chooses.
+ * We cannot see whether a driver has cleared pci_dev.untrusted, as some do: see
+ * https://github.com/tenstorrent/tt-kmd/pull/195
+ */
+static bool strict_if_removable(const struct group *group, const char *chosen)
+{
+	if (!group->removable || !strcmp(chosen, "DMA"))
+		return true;
+	ksft_print_msg("group %s: removable, yet auto gives %s\n", group->name,
+		       chosen);
+	ksft_print_msg("a driver may have cleared pci_dev.untrusted\n");
+	return false;
+}
+
 /* What holds whatever the parameters say, and what of them is known. */
 static bool writes_well(const struct group *group)
 {
@@ -749,6 +764,7 @@ static bool writes_well(const struct group *group)
 	}
 	/* What the kernel chooses by itself it also takes when asked for. */
 	strcpy(chosen, read_type(name));
+	good &= strict_if_removable(group, chosen);
 	good &= lazy_if_in_force(group, chosen);
 	good &= gives(name, chosen, chosen);
 	/*
