@@ -26,8 +26,9 @@
  *  - all of that again after DEVICE has been unplugged and plugged in;
  *  - after every DEVICE has lost its driver, default_domain writes types, and
  *    each WORD has its RESULT;
- *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault,
- *    and is not tainted, as it is by a warning; unless it warns.
+ *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault, and
+ *    no record of its log is lost; and it is not tainted, as it is by a warning;
+ *    unless it warns.
  *
  * The host is asked on the console: a line "# host: count", "plug" or "unplug". It
  * answers there with a number: of invalidations until now, or 0.
@@ -518,20 +519,44 @@ static bool is_of_the_clock(const char *text)
 }
 
 /*
- * Has the kernel logged nothing of @level or worse? A record of /dev/kmsg starts
- * with "priority,", facility * 8 + level; the kernel's own facility is 0.
+ * Read a record of /dev/kmsg, "priority,number,...;text", into @buf. Returns its number,
+ * or -1 at the end. EPIPE says that the next one is lost; then comes one that is not.
+ */
+static long read_record(int fd, char buf[LOG_RECORD])
+{
+	ssize_t len;
+
+	do {
+		len = read(fd, buf, LOG_RECORD - 1);
+	} while (len < 0 && errno == EPIPE);
+	if (len <= 0)
+		return -1;
+	buf[len] = '\0';
+	return atol(strchr(buf, ',') + 1);
+}
+
+/*
+ * Has the kernel logged nothing of @level or worse? A priority is facility * 8 + level;
+ * the kernel's own facility is 0. We cannot know what lost records said. The first one has
+ * the number 0: if it is lost, no EPIPE tells.
  */
 static bool log_is_clean(int level)
 {
 	char buf[LOG_RECORD], *text, *end;
+	long number, next = 0;
 	bool clean = true;
-	int fd, len;
+	int fd;
 
 	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 	if (fd < 0)
 		ksft_exit_fail_perror("/dev/kmsg");
-	while ((len = read(fd, buf, sizeof(buf) - 1)) > 0) {
-		buf[len] = '\0';
+	while ((number = read_record(fd, buf)) >= 0) {
+		if (number != next) {
+			ksft_print_msg("records were lost before number %ld\n",
+				       number);
+			clean = false;
+		}
+		next = number + 1;
 		text = strchr(buf, ';');
 		if (atoi(buf) > level || !text)
 			continue;
@@ -541,8 +566,7 @@ static bool log_is_clean(int level)
 		ksft_print_msg("the kernel says: %s\n", text + 1);
 		clean &= is_of_the_clock(text + 1);
 	}
-	/* EPIPE: records were lost, and we cannot know what they said. */
-	if (!len || errno != EAGAIN) {
+	if (errno != EAGAIN) {
 		ksft_perror("/dev/kmsg");
 		clean = false;
 	}
