@@ -349,6 +349,10 @@ static void skip(const char *expectation, const char *what, const char *why)
 			      why);
 }
 
+/*
+ * Not of NVMe: in 7.3 it unmaps a request of more than one segment by dma_iova_destroy().
+ * That is one dma_iova_unlink(), which waits for the IOTLB whatever the domain's type is.
+ */
 static void check_invalidations(const char *expectation, const char *disk)
 {
 	bool is_lazy = expects(expectation, "DMA-FQ");
@@ -361,7 +365,7 @@ static void check_invalidations(const char *expectation, const char *disk)
 	if (!is_lazy && !is_strict)
 		why = "nothing is mapped";
 	else if (disk[0] != 'v')
-		why = "7.3 has no queue for what NVMe maps in one piece";
+		why = "7.3 waits for the IOTLB when NVMe unmaps, under DMA-FQ too";
 	else if (!args.count)
 		why = "nobody counts its invalidations";
 	if (why) {
