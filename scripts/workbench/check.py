@@ -190,7 +190,7 @@ def check_checkpatch(look: Look) -> None:
         for mail in mails.write_mails(look.base, 1, where, NOBODY)
         if "0000-" not in mail.name
     ]
-    # What is added is in MAINTAINERS, by its directory or by the last commit; and there is
+    # What is added is in MAINTAINERS, by its directory or by the same commit; and there is
     # no history to know other commits by
     command = ["scripts/checkpatch.pl", "-q", "--strict"]
     ignored = ["--ignore", "FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID"]
