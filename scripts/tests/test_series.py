@@ -81,11 +81,50 @@ def test_each_commit_carries_files_that_are_there() -> None:
     assert sorted(every) == ours
 
 
-def test_a_wrong_line_is_named(tmp_path: Path) -> None:
+def test_each_series_has_its_commits() -> None:
+    assert {cover: list(each) for cover, each in commits.read().items()} == {
+        commits.FIRST: ["core", "docs"],
+        commits.TESTS: ["kunit", "selftest"],
+    }
+    assert list(commits.carried(commits.TESTS)) == ["kunit", "selftest"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("core no/such/file", "core series/series more", "nothing", "cover"),
+        *("core series/cover", "core"),  # of the other series, and no cover letter
+    ],
+)
+def test_a_wrong_line_is_named(line: str, tmp_path: Path) -> None:
     file = tmp_path / "series/series"
-    paths.write(file, b"# a comment\ncore no/such/file\n")
-    with pytest.raises(CannotTell, match=r"series/series:2: must be NAME FILE"):
-        commits.carried(file)
+    for name in ("cover", "cover-tests"):
+        paths.write(file.with_name(name), b"")
+    good = "# a comment\ncover\ncore series/cover\ncover-tests\nkunit series/cover\n"
+    file.write_text(good)
+    assert len(commits.read(file)) == 2
+    file.write_text(good + line + "\n")
+    with pytest.raises(CannotTell, match=r"series/series:6: must be NAME FILE"):
+        commits.read(file)
+    file.write_text("core series/cover\n" + good)
+    with pytest.raises(CannotTell, match=r"series/series:1: must be NAME FILE"):
+        commits.read(file)
+
+
+def _words(name: str) -> str:
+    """Return what a message or cover letter says, however its lines are broken."""
+    return " ".join((commits.SERIES / name).read_text().split())
+
+
+def _subject(name: str) -> str:
+    return (commits.SERIES / name).read_text().partition("\n")[0]
+
+
+def test_the_series_name_each_other_by_their_subjects() -> None:
+    assert f'"{_subject("cover")}"' in _words("cover-tests")
+    assert f'"{_subject("cover-tests")}"' in _words("cover")
+    for name in commits.carried(commits.TESTS):
+        assert f'Without "{_subject("core")}"' in _words(name)
 
 
 def test_only_mails_of_ours_are_deleted(tmp_path: Path) -> None:
@@ -93,13 +132,31 @@ def test_only_mails_of_ours_are_deleted(tmp_path: Path) -> None:
     edited = tmp_path / "0002-edited.patch"
     for mail in (ours, edited):
         mail.write_text("ours\n")
-    mails._keep_list(tmp_path, [ours, edited])
+    mails._keep_list(tmp_path, commits.FIRST, [ours, edited])
     edited.write_text("edited\n")
     for name in ("0000-cover-letter.patch", "mine.patch"):
         (tmp_path / name).write_text("somebody's own\n")
-    mails.delete_old(tmp_path)
+    mails.delete_old(tmp_path, commits.FIRST)
     left = sorted(path.name for path in tmp_path.glob("*.patch"))
     assert left == ["0000-cover-letter.patch", "0002-edited.patch", "mine.patch"]
+
+
+@pytest.mark.parametrize(
+    "series, other",
+    [(commits.FIRST, commits.TESTS), (commits.TESTS, commits.FIRST)],
+)
+def test_mails_of_the_other_series_are_not_touched(
+    series: str, other: str, tmp_path: Path
+) -> None:
+    mail = tmp_path / "0000-cover-letter.patch"
+    mail.write_text("ours\n")
+    mails._keep_list(tmp_path, other, [mail])
+    with pytest.raises(CannotTell, match="has the mails of the other series"):
+        mails.delete_old(tmp_path, series)
+    assert mail.exists()
+    mails.delete_old(tmp_path, other)
+    assert not mail.exists()
+    mails.delete_old(tmp_path, series)
 
 
 def test_the_users_configuration_does_not_change_mails(

@@ -26,7 +26,7 @@ from typing import Callable, Iterable, Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import build, kernel, packages, patches, paths, process, progress
-from workbench import mails, setup, verb
+from workbench import commits, mails, setup, verb
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, CannotTell, Tally, must_be_one_of
 
@@ -184,10 +184,10 @@ def _compile_locked(
 
 def check_checkpatch(look: Look) -> None:
     """what checkpatch.pl --strict says of each mail, and of scripts/guest"""
-    where = look.run / "mails"
     written = [
         mail
-        for mail in mails.write_mails(look.base, 1, where, NOBODY)
+        for cover in commits.read()
+        for mail in mails.write_mails(look.base, cover, 1, look.run / cover, NOBODY)
         if "0000-" not in mail.name
     ]
     # What is added is in MAINTAINERS, by its directory or by the same commit; and there is

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The series as commits: which carries what, and making them in a git repository."""
+"""The two series as commits: which carries what, and making them in a git repository."""
 
 from __future__ import annotations
 
@@ -18,25 +18,53 @@ from workbench.status import CannotTell
 SERIES = paths.TOP / "series"
 
 
-def carried(file: Path = SERIES / "series") -> Mapping[str, list[str]]:
-    """Return the files that each commit carries, by the commits' names, in order."""
-    found: dict[str, list[str]] = {}
+FIRST, TESTS = "cover", "cover-tests"  # each series goes by its cover letter
+BOTH = ""
+
+Carried = Mapping[str, list[str]]  # the files that each commit carries, by its name, in order
+
+
+def read(file: Path = SERIES / "series") -> Mapping[str, Carried]:
+    """Return what the commits of each series carry, in order."""
+    found: dict[str, dict[str, list[str]]] = {}
+    series_of: dict[str, str] = {}
+    cover = ""
     top = file.parents[1]
     for number, line in enumerate(file.read_text().splitlines(), 1):
         words = line.split()
         if not words or line.startswith("#"):
             continue
-        if len(words) != 2 or not (top / words[1]).is_file():
+        if len(words) == 1 and words[0] not in found and (file.parent / words[0]).is_file():
+            cover = words[0]
+            found[cover] = {}
+        elif (
+            len(words) == 2
+            and (top / words[1]).is_file()
+            and cover
+            and series_of.setdefault(words[0], cover) == cover
+        ):
+            found[cover].setdefault(words[0], []).append(words[1])
+        else:
             raise CannotTell(
-                f"{file}:{number}: must be NAME FILE, FILE one of this repository"
+                f"{file}:{number}: must be NAME FILE, FILE one of this repository, "
+                "or COVER, before the commits of its series"
             )
-        found.setdefault(words[0], []).append(words[1])
     return found
+
+
+def carried(cover: str = BOTH) -> Carried:
+    """Return the files that each commit of a series carries, or of both, in order."""
+    return {
+        name: files
+        for series, commits in read().items()
+        if cover in (BOTH, series)
+        for name, files in commits.items()
+    }
 
 
 @dataclass(frozen=True)
 class Commits:
-    """The series as commits in a repository: its start, and each commit by its name."""
+    """A series as commits in a repository: its start, and each commit by its name."""
 
     repository: Repository
     start: str
@@ -44,7 +72,7 @@ class Commits:
 
     @property
     def last(self) -> str:
-        """The commit with all of the series."""
+        """The commit with all of it."""
         return list(self.commits.values())[-1]
 
 
@@ -82,8 +110,8 @@ def _message(repository: Repository, name: str) -> bytes:
     )
 
 
-def make_commits(repository: Repository, run: Path) -> Commits:
-    """Make the series on top of a repository's HEAD.
+def make_commits(repository: Repository, run: Path, cover: str = BOTH) -> Commits:
+    """Make a series, or both, on top of a repository's HEAD.
 
     Only git's objects are written, so that a failure leaves nothing behind. run: where an
     index may be.
@@ -94,7 +122,7 @@ def make_commits(repository: Repository, run: Path) -> Commits:
     repository.git("read-tree", start, index=index)
     commit = start
     commits = {}
-    for name, files in carried().items():
+    for name, files in carried(cover).items():
         changed: list[str] = []
         for file in patches.in_order(files):
             changed += series.add(file)
@@ -110,8 +138,10 @@ def make_commits(repository: Repository, run: Path) -> Commits:
     return Commits(repository, start, commits)
 
 
-def commits_on(base: bases.Base, run: Path, identity: Optional[str] = None) -> Commits:
-    """Make the commits in a repository of our own, of what the series edits of a base.
+def commits_on(
+    base: bases.Base, run: Path, cover: str = BOTH, identity: Optional[str] = None
+) -> Commits:
+    """Make a series, or both, in a repository of our own, of what they edit of a base.
 
     identity: who commits, git's user if not given.
     """
@@ -128,4 +158,4 @@ def commits_on(base: bases.Base, run: Path, identity: Optional[str] = None) -> C
         shutil.copyfile(attributes, top / ".gitattributes")
     repository = Repository(top, is_ours=True)
     repository.begin(identity or Repository(paths.TOP).identity())
-    return make_commits(repository, run)
+    return make_commits(repository, run, cover)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The series as mails to those whom the kernel's get_maintainer.pl names."""
+"""A series as mails to those whom the kernel's get_maintainer.pl names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Iterator, Optional, Sequence
 
 from workbench import base as bases
 from workbench import paths, process
-from workbench.commits import SERIES, Commits, commits_on
+from workbench.commits import FIRST, SERIES, TESTS, Commits, commits_on
 from workbench.status import CannotTell
 
 
-_LIST = ".mails"  # in the directory that they are in: what write_mails() has left there
+# In the directory that they are in: what write_mails() has left there of each series
+_LISTS = {FIRST: ".mails", TESTS: ".mails-tests"}
 BRANCH = "default-domain"
 
 
@@ -45,48 +46,62 @@ def _addresses(base: bases.Base, made: Commits, plain: Sequence[Path]) -> Iterat
     yield from (f"--cc={address}" for address in copies)
 
 
-def delete_old(output: Path) -> None:
-    """Delete the mails that write_mails() has left in a directory, unless they were edited."""
-    kept = output / _LIST
-    if not kept.exists():
-        return
-    for line in kept.read_text().splitlines():
+def _listed(output: Path, cover: str) -> dict[Path, str]:
+    """Return the mails of a series that are still in a directory, with their digests."""
+    kept = output / _LISTS[cover]
+    found = {}
+    for line in kept.read_text().splitlines() if kept.exists() else []:
         digest, _, name = line.partition(" ")
-        mail = output / Path(name).name
-        if mail.is_file() and hashlib.sha256(mail.read_bytes()).hexdigest() == digest:
+        found[output / Path(name).name] = digest
+    return {mail: digest for mail, digest in found.items() if mail.is_file()}
+
+
+def delete_old(output: Path, cover: str) -> None:
+    """Delete the mails of a series that write_mails() has left, unless they were edited.
+
+    Raises CannotTell, nothing being deleted, if mails of the other series are there: these
+    have the same names in part.
+    """
+    for other in _LISTS:
+        if other != cover and _listed(output, other):
+            raise CannotTell(f"'{output}' has the mails of the other series: see --output")
+    for mail, digest in _listed(output, cover).items():
+        if _digest(mail) == digest:
             mail.unlink()
-    kept.unlink()
+    (output / _LISTS[cover]).unlink(missing_ok=True)
 
 
-def _keep_list(output: Path, mails: Sequence[Path]) -> None:
-    lines = [
-        f"{hashlib.sha256(mail.read_bytes()).hexdigest()} {mail.name}\n" for mail in mails
-    ]
-    paths.write(output / _LIST, "".join(lines).encode())
+def _digest(mail: Path) -> str:
+    return hashlib.sha256(mail.read_bytes()).hexdigest()
+
+
+def _keep_list(output: Path, cover: str, mails: Sequence[Path]) -> None:
+    lines = [f"{_digest(mail)} {mail.name}\n" for mail in mails]
+    paths.write(output / _LISTS[cover], "".join(lines).encode())
 
 
 def write_mails(
-    base: bases.Base, number: int, output: Path, identity: Optional[str] = None
+    base: bases.Base, cover: str, number: int, output: Path, identity: Optional[str] = None
 ) -> list[Path]:
-    """Write the mails of the series on a base; return their files.
+    """Write the mails of a series on a base; return their files.
 
     number: the version of the series. identity: whose they are, git's user if not given.
     """
     run = paths.run_directory("series")
-    made = commits_on(base, run, identity)
+    made = commits_on(base, run, cover, identity)
     repository = made.repository
     repository.git("checkout", "-q", "-b", BRANCH, made.last)
-    cover = (SERIES / "cover").read_text()
-    repository.git("config", f"branch.{BRANCH}.description", cover)
+    text = (SERIES / cover).read_text()
+    repository.git("config", f"branch.{BRANCH}.description", text)
     repository.git("format-patch", "-q", "-o", str(run / "plain"), made.start)
     options = list(_addresses(base, made, sorted((run / "plain").iterdir())))
     options += [] if number == 1 else ["-v", str(number)]
     options += ["--cover-letter", "--cover-from-description=subject", "--thread=shallow"]
     repository.git("format-patch", "-q", "-o", str(run / "series"), *options, made.start)
     output.mkdir(parents=True, exist_ok=True)
-    delete_old(output)
+    delete_old(output, cover)
     written = []
     for mail in sorted((run / "series").iterdir()):
         written.append(Path(shutil.move(mail, output / mail.name)))
-    _keep_list(output, written)
+    _keep_list(output, cover, written)
     return written

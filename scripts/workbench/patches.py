@@ -156,10 +156,15 @@ def in_order(names: Iterable[str]) -> Iterator[str]:
     yield from (name for name in names if not name.endswith(".patch"))
 
 
-def apply_series(tree: Path, version: str, top: Path = paths.TOP) -> Edits:
-    """Return the edits that the series makes to a base's stock tree."""
+def apply_series(
+    tree: Path, version: str, top: Path = paths.TOP, names: Optional[Iterable[str]] = None
+) -> Edits:
+    """Return the edits that the series makes to a base's stock tree.
+
+    names: of its files that are applied, all of them if not given.
+    """
     series = Series(Files(tree), version, top)
-    for name in in_order(series_files(top)):
+    for name in in_order(series_files(top) if names is None else names):
         series.add(name)
     return series.files.edits
 

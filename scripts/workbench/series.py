@@ -3,26 +3,32 @@
 Usage: scripts/series apply DIR
        scripts/series save DIR
        scripts/series test [--base BASE]
-       scripts/series mail [--base BASE] [--version N] [--output DIR] [--send]
+       scripts/series mail [--tests] [--base BASE] [--version N] [--output DIR] [--send]
 
-The series as commits, and as mail. series/series says which commit carries what,
-series/NAME is its message, series/cover the cover letter.
+The change and its documentation, and its tests: two series, as commits and as mails. Each
+applies with or without the other. series/series says which commit is of which series and
+carries what, series/NAME is its message, series/cover and series/cover-tests are the cover
+letters.
 
-  apply DIR       make the commits on top of DIR's HEAD, as the branch default-domain, which
-                  it then checks out; with your sign-off
-  save DIR        the way back: of DIR's last commits, as many as the series has, write
+  apply DIR       make the commits of both on top of DIR's HEAD, as the branch
+                  default-domain, which it then checks out; with your sign-off
+  save DIR        the way back: of DIR's last commits, as many as both series have, write
                   files, diffs and messages here. DIR is of Linux mainline; what 6.12 wants
                   otherwise, NAME.lts.patch, stays as it is. Refused if what it would write
                   over has changes here that are not committed
   test            build the kernel after each commit, boot it where a driver requires
                   translation, and run what tests it has by then
-  mail            write the mails, cover letter first, to those whom get_maintainer.pl names
-                  by the files, and the messages by Cc and Suggested-by
+  mail            write the mails of the change, cover letter first, to those whom
+                  get_maintainer.pl names by the files, and the messages by Cc and
+                  Suggested-by
+    --tests       the mails of the tests instead
     --base BASE   on or for mainline (the default), newest, lts or a directory, see
                   scripts/setup
     --version N   as version N, 1 unless given; from 2 on the cover letter must have a line
                   "Changes in vN:"
-    --output DIR  to DIR instead of build/series/; older mails of this series in it are deleted
+    --output DIR  to DIR instead of build/series/, or with --tests build/series-tests/; older
+                  mails of the same series in it are deleted, and with those of the other
+                  it is refused
     --send        hand them to git send-email, as a dry run unless you confirm
 
 DIR is the top of a git tree of the kernel without changes that are not committed. The name
@@ -41,8 +47,8 @@ from typing import Optional, Sequence
 from workbench import base as bases
 from workbench import boot, kernel, kunit, packages, patches, paths, process, progress
 from workbench import setup, verb
-from workbench.commits import SERIES, Commits, carried, check_tree, commits_on, make_commits
-from workbench.commits import version_of
+from workbench.commits import FIRST, SERIES, TESTS, Commits, carried, check_tree
+from workbench.commits import commits_on, make_commits, version_of
 from workbench.mails import BRANCH, write_mails
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
@@ -184,14 +190,18 @@ def _test(arguments: Sequence[str]) -> int:
 
 def _mail(arguments: Sequence[str]) -> int:
     parser = verb.Arguments(__doc__ or "")
+    parser.add_argument("--tests", action="store_true")
     parser.add_argument("--base", default="mainline")
     parser.add_argument("--version", type=verb.number, default=1)
-    parser.add_argument("--output", type=Path, default=paths.BUILD / "series")
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--send", action="store_true")
     asked = parser.parse(arguments)
+    cover, place = (TESTS, "series-tests") if asked.tests else (FIRST, "series")
     wanted = f"Changes in v{asked.version}:"
-    if asked.version > 1 and wanted not in (SERIES / "cover").read_text().splitlines():
-        raise CannotTell(f"--version '{asked.version}': series/cover has no line \"{wanted}\"")
+    if asked.version > 1 and wanted not in (SERIES / cover).read_text().splitlines():
+        raise CannotTell(
+            f"--version '{asked.version}': series/{cover} has no line \"{wanted}\""
+        )
     base = bases.find(asked.base)
     packages.install([*packages.FETCH, *packages.GIT], base.log)
     if asked.send and not (Path(_git_exec_path()) / "git-send-email").exists():
@@ -200,7 +210,8 @@ def _mail(arguments: Sequence[str]) -> int:
         )
     with paths.locked(base.directory):
         bases.fetch(base)
-    written = write_mails(base, asked.version, asked.output.resolve())
+    output: Path = asked.output or paths.BUILD / place
+    written = write_mails(base, cover, asked.version, output.resolve())
     for mail in written:
         print(mail)
     if asked.send:

@@ -2,10 +2,11 @@
 """
 Usage: scripts/test [--full] [--list] [PART ...]
 
-Run the checks of this project: the workbench's own tests, that the series applies to each
-base and survives as commits and mails, static checks, the x86_64 machines under every
-setting, KUnit there and on User Mode Linux, a short benchmark, that the harness can fail
-and that KUnit can: see scripts/mutate. Installs and builds what is missing first.
+Run the checks of this project: the workbench's own tests, that each series applies to each
+base, alone and with the other, and survives as commits and mails, static checks, the x86_64
+machines under every setting, KUnit there and on User Mode Linux, a short benchmark, that
+the harness can fail and that KUnit can: see scripts/mutate. Installs and builds what is
+missing first.
 
   --full  also what takes a kernel more to build, or a machine: the parts that --list marks.
           Each takes less than an hour
@@ -35,7 +36,7 @@ from typing import Callable, Mapping, Optional, Sequence
 from workbench import base as bases
 from workbench import check, chroot, kernel, packages, patches, paths, process
 from workbench import progress, setup, verb
-from workbench.commits import carried, commits_on
+from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_FOUND_OUT, CannotTell, Tally, must_be_one_of
@@ -209,33 +210,70 @@ def refusals(run: Run) -> str:
 
 def _stock_repository(base: bases.Base, top: Path) -> Repository:
     """Make a git tree of what the series edits of a base."""
-    made = commits_on(base, top.parent / f"{top.name}.made", NOBODY)
+    made = commits_on(base, top.parent / f"{top.name}.made", identity=NOBODY)
     repository = made.repository
     repository.git("update-ref", "refs/heads/stock", made.start)
     Path(repository.top).rename(top)
     return Repository(top)
 
 
+def _write_mails(run: Run, base: bases.Base, cover: str) -> Path:
+    """Have the mails of a series written; return their directory."""
+    mails = run.directory / f"{cover}-{base.name}"
+    mails.mkdir()
+    (mails / "mine.patch").write_text("somebody's own")
+    words = ["--tests"] if cover == TESTS else []
+    run.good(script("series"), "mail", *words, "--base", base.name, "--output", mails)
+    if not (mails / "mine.patch").exists():
+        raise Wrong("a file that is no mail of ours is gone")
+    return mails
+
+
+def _apply_mails(run: Run, tree: Repository, start: str, branch: str, mails: Path) -> None:
+    """Have git apply mails to a commit, as for somebody who has configured nothing.
+
+    branch: the name of what comes of it. Raises Wrong if one does not apply.
+    """
+    tree.git("checkout", "-q", "-b", branch, start)
+    command: list[str | Path] = ["git", "-C", tree.top, "am", "-q", "--no-3way"]
+    env = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    try:
+        run.good(*command, *sorted(mails.glob("000[1-9]-*.patch")), env=env)
+    except Wrong as error:
+        tree.git("am", "--abort")
+        raise Wrong(f"{mails.name} does not apply to {start}", error.said) from None
+
+
+def _check_edits(tree: Repository, edits: patches.Edits) -> None:
+    """Raise Wrong unless a branch of stock, checked out, has these edits and no others."""
+    changed = tree.git("diff", "--name-only", "stock", "HEAD").splitlines()
+    if sorted(changed) != sorted(edits):
+        raise Wrong(f"changed are {' '.join(changed)}, not {' '.join(sorted(edits))}")
+    for path, content in edits.items():
+        _same(path, (tree.top / path).read_bytes(), content)
+
+
 def _round_trip(run: Run, name: str) -> None:
-    """Mails that git am makes the patched tree of, and commits of the same."""
+    """Mails that git am makes the patched tree of, and commits of the same.
+
+    Each series alone, and each on top of the other.
+    """
     base = bases.find(name)
     with paths.locked(base.directory):
         bases.fetch(base)
     patched = kernel.patched(base)
     tree = _stock_repository(base, run.directory / f"tree-{name}")
-    mails = run.directory / f"mails-{name}"
-    mails.mkdir()
-    (mails / "mine.patch").write_text("somebody's own")
-    run.good(script("series"), "mail", "--base", name, "--output", mails)
-    if not (mails / "mine.patch").exists():
-        raise Wrong("a file that is no mail of ours is gone")
-    tree.git("checkout", "-q", "-b", "mails")
-    tree.git("am", "-q", *map(str, sorted(mails.glob("000[1-9]-*.patch"))))
-    for path, content in patched.edits.items():
-        _same(path, (tree.top / path).read_bytes(), content)
+    mails = {cover: _write_mails(run, base, cover) for cover in (FIRST, TESTS)}
+    for cover in mails:
+        _apply_mails(run, tree, "stock", cover, mails[cover])
+        files = [file for each in carried(cover).values() for file in each]
+        _check_edits(tree, patches.apply_series(base.stock, base.version, names=files))
+    for cover, other in ((FIRST, TESTS), (TESTS, FIRST)):
+        _apply_mails(run, tree, other, f"{cover}-last", mails[cover])
+        _check_edits(tree, patched.edits)
     tree.git("checkout", "-q", "stock")
     run.good(script("series"), "apply", tree.top)
-    tree.git("diff", "--exit-code", "mails", BRANCH)
+    tree.git("diff", "--exit-code", f"{TESTS}-last", BRANCH)
     if name == "mainline":
         _save_back(run, tree)
 
@@ -265,12 +303,12 @@ def _save_back(run: Run, tree: Repository) -> None:
 
 
 def mails_mainline(run: Run) -> None:
-    """the mails of mainline, commits and back"""
+    """the mails of mainline, of each series alone and on the other, commits and back"""
     _round_trip(run, "mainline")
 
 
 def mails_lts(run: Run) -> None:
-    """the mails of lts"""
+    """the mails of lts, of each series alone and on the other"""
     _round_trip(run, "lts")
 
 
