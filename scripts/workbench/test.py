@@ -312,6 +312,33 @@ def mails_lts(run: Run) -> None:
     _round_trip(run, "lts")
 
 
+def _must_find(run: Run, look: Callable[[], None]) -> None:
+    """Raise Wrong unless a check does, too."""
+    try:
+        look()
+    except Wrong as error:
+        run.write(f"found: {error}")
+        return
+    raise Wrong("what is wrong has not been found")
+
+
+def mails_fail(run: Run) -> None:
+    """a mail that needs the other series fails, and one that edits what it should not"""
+    tree = _stock_repository(bases.find("mainline"), run.directory / "tree")
+    run.good(script("series"), "apply", tree.top)
+    source = tree.top / "drivers/iommu/iommu.c"
+    change = b"\ttype = IOMMU_DOMAIN_DMA_FQ;\n"
+    if source.read_bytes().count(change) != 1:
+        raise CannotTell(f"the change has no line '{change.decode().strip()}' any more")
+    source.write_bytes(source.read_bytes().replace(change, change + b"/* more */\n"))
+    tree.git("commit", "-q", "-a", "-m", "more")
+    mails = run.directory / "mails"
+    tree.git("format-patch", "-q", "-o", str(mails), "-1")
+    _apply_mails(run, tree, f"{BRANCH}~1", "on-the-change", mails)
+    _must_find(run, lambda: _check_edits(tree, {}))
+    _must_find(run, lambda: _apply_mails(run, tree, "stock", "alone", mails))
+
+
 def no_other_repository(run: Run) -> None:
     """no git repository is touched that nobody has named"""
     mine = Repository(run.directory / "mine")
@@ -604,7 +631,7 @@ PARTS: Mapping[str, Part] = {
             *(content_decides, no_other_repository, image),
         ),
     ),
-    "series": Part("the series as mails and commits", (mails_mainline, mails_lts)),
+    "series": Part("the series as mails and commits", (mails_mainline, mails_lts, mails_fail)),
     "machines": Part("the machines of x86_64", (machines, odd, replug)),
     "selftest": Part("the selftest elsewhere", (judge_with_libc, kselftest)),
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
