@@ -127,6 +127,19 @@ def test_the_series_name_each_other_by_their_subjects() -> None:
         assert f'Without "{_subject("core")}"' in _words(name)
 
 
+def test_a_cover_letter_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cover in commits.read():
+        mails.read_cover(cover, 1)
+    monkeypatch.setattr(mails, "SERIES", tmp_path)
+    (tmp_path / "cover").write_text("line\n" * 79 + "Changes in v2:\n")
+    assert mails.read_cover("cover", 2).endswith("v2:\n")
+    with pytest.raises(CannotTell, match='series/cover has no line "Changes in v3:"'):
+        mails.read_cover("cover", 3)
+    (tmp_path / "cover").write_text("line\n" * 81)
+    with pytest.raises(CannotTell, match="series/cover has 81 lines: at most 80"):
+        mails.read_cover("cover", 1)
+
+
 def test_only_mails_of_ours_are_deleted(tmp_path: Path) -> None:
     ours = tmp_path / "v2-0001-a-subject-that-has-changed-since.patch"
     edited = tmp_path / "0002-edited.patch"

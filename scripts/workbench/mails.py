@@ -17,6 +17,7 @@ from workbench.status import CannotTell
 # In the directory that they are in: what write_mails() has left there of each series
 _LISTS = {FIRST: ".mails", TESTS: ".mails-tests"}
 BRANCH = "default-domain"
+LONGEST = 80  # lines of a cover letter
 
 
 def _recipients(base: bases.Base, mails: Sequence[Path], *words: str) -> list[str]:
@@ -80,6 +81,21 @@ def _keep_list(output: Path, cover: str, mails: Sequence[Path]) -> None:
     paths.write(output / _LISTS[cover], "".join(lines).encode())
 
 
+def read_cover(cover: str, number: int) -> str:
+    """Return a cover letter; raise CannotTell if nobody would want to read it as it is.
+
+    number: the version of the series, of which it has to say what has changed.
+    """
+    text = (SERIES / cover).read_text()
+    lines = text.splitlines()
+    if len(lines) > LONGEST:
+        raise CannotTell(f"series/{cover} has {len(lines)} lines: at most {LONGEST}")
+    wanted = f"Changes in v{number}:"
+    if number > 1 and wanted not in lines:
+        raise CannotTell(f"--version '{number}': series/{cover} has no line \"{wanted}\"")
+    return text
+
+
 def write_mails(
     base: bases.Base, cover: str, number: int, output: Path, identity: Optional[str] = None
 ) -> list[Path]:
@@ -87,11 +103,11 @@ def write_mails(
 
     number: the version of the series. identity: whose they are, git's user if not given.
     """
+    text = read_cover(cover, number)
     run = paths.run_directory("series")
     made = commits_on(base, run, cover, identity)
     repository = made.repository
     repository.git("checkout", "-q", "-b", BRANCH, made.last)
-    text = (SERIES / cover).read_text()
     repository.git("config", f"branch.{BRANCH}.description", text)
     repository.git("format-patch", "-q", "-o", str(run / "plain"), made.start)
     options = list(_addresses(base, made, sorted((run / "plain").iterdir())))

@@ -8,7 +8,7 @@ Usage: scripts/series apply DIR
 The change and its documentation, and its tests: two series, as commits and as mails. Each
 applies with or without the other. series/series says which commit is of which series and
 carries what, series/NAME is its message, series/cover and series/cover-tests are the cover
-letters.
+letters, of at most 80 lines.
 
   apply DIR       make the commits of both on top of DIR's HEAD, as the branch
                   default-domain, which it then checks out; with your sign-off
@@ -47,9 +47,9 @@ from typing import Optional, Sequence
 from workbench import base as bases
 from workbench import boot, kernel, kunit, packages, patches, paths, process, progress
 from workbench import setup, verb
-from workbench.commits import FIRST, SERIES, TESTS, Commits, carried, check_tree
+from workbench.commits import FIRST, TESTS, Commits, carried, check_tree
 from workbench.commits import commits_on, make_commits, version_of
-from workbench.mails import BRANCH, write_mails
+from workbench.mails import BRANCH, read_cover, write_mails
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
@@ -197,11 +197,7 @@ def _mail(arguments: Sequence[str]) -> int:
     parser.add_argument("--send", action="store_true")
     asked = parser.parse(arguments)
     cover, place = (TESTS, "series-tests") if asked.tests else (FIRST, "series")
-    wanted = f"Changes in v{asked.version}:"
-    if asked.version > 1 and wanted not in (SERIES / cover).read_text().splitlines():
-        raise CannotTell(
-            f"--version '{asked.version}': series/{cover} has no line \"{wanted}\""
-        )
+    read_cover(cover, asked.version)  # before anything is fetched for it
     base = bases.find(asked.base)
     packages.install([*packages.FETCH, *packages.GIT], base.log)
     if asked.send and not (Path(_git_exec_path()) / "git-send-email").exists():

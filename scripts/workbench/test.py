@@ -195,6 +195,7 @@ REFUSALS = (
     ("'/nowhere'", "series", "apply", "/nowhere"),
     ("'frob'", "series", "frob"),
     ("Changes in v2", "series", "mail", "--version", "2"),
+    ("series/cover-tests has no line", "series", "mail", "--tests", "--version", "2"),
     ("'nosuch'", "bench", "--machine", "nosuch"),
     ("'/dev/null'", "bench", "--baseline", "/dev/null"),
     ("'/nowhere'", "report", "/nowhere"),
