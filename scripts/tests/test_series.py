@@ -205,6 +205,15 @@ def test_what_is_no_tree_is_refused(place: str) -> None:
         commits.check_tree(place)
 
 
+@pytest.mark.parametrize(
+    "extra, version", [("", "7.4.0"), (" ", "7.4.0"), (" -rc2", "7.4.0-rc2")]
+)
+def test_the_version_of_a_tree(extra: str, version: str, tmp_path: Path) -> None:
+    head = "# GPL\nVERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\n"
+    (tmp_path / "Makefile").write_text(f"{head}EXTRAVERSION ={extra}\nNAME = x\n")
+    assert commits.version_of(tmp_path) == version
+
+
 def test_a_finding_counts_if_stock_does_not_have_it_as_often() -> None:
     trees = [Path("/b/stock"), Path("/b/patched")]
     stock = check.findings("/b/stock/a.c:10:5: warning: x\nCC a.o\n", trees)

@@ -90,11 +90,13 @@ def check_tree(directory: str) -> Repository:
 
 
 def version_of(tree: Path) -> str:
-    """Return the version in a kernel's Makefile, "7.3.4"."""
+    """Return the version in a kernel's Makefile, "7.3.4" or "7.4.0-rc2"."""
     found = re.findall(
-        r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\S+)", (tree / "Makefile").read_text(), re.M
+        r"^(?:VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =[ \t]*(\S*)$",
+        (tree / "Makefile").read_text(),
+        re.M,
     )
-    return ".".join(found)
+    return ".".join(found[:3]) + "".join(found[3:])
 
 
 def _message(repository: Repository, name: str) -> bytes:

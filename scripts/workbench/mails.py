@@ -10,7 +10,7 @@ from typing import Iterator, Optional, Sequence
 
 from workbench import base as bases
 from workbench import paths, process
-from workbench.commits import FIRST, SERIES, TESTS, Commits, commits_on
+from workbench.commits import FIRST, SERIES, TESTS, Commits, commits_on, version_of
 from workbench.status import CannotTell
 
 
@@ -101,9 +101,11 @@ def write_mails(
 ) -> list[Path]:
     """Write the mails of a series on a base; return their files.
 
+    The cover letter says last what it is based on: the release has no commit to name.
     number: the version of the series. identity: whose they are, git's user if not given.
     """
-    text = read_cover(cover, number)
+    based = f"Based on Linux {version_of(base.stock)}."
+    text = f"{read_cover(cover, number).rstrip()}\n\n{based}\n"
     run = paths.run_directory("series")
     made = commits_on(base, run, cover, identity)
     repository = made.repository

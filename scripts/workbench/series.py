@@ -11,7 +11,8 @@ carries what, series/NAME is its message, series/cover and series/cover-tests ar
 letters, of at most 80 lines.
 
   apply DIR       make the commits of both on top of DIR's HEAD, as the branch
-                  default-domain, which it then checks out; with your sign-off
+                  default-domain, which it then checks out; with your sign-off. There,
+                  git format-patch --base tells what they are based on
   save DIR        the way back: of DIR's last commits, as many as both series have, write
                   files, diffs and messages here. DIR is of Linux mainline; what 6.12 wants
                   otherwise, NAME.lts.patch, stays as it is. Refused if what it would write
@@ -20,7 +21,7 @@ letters, of at most 80 lines.
                   translation, and run what tests it has by then
   mail            write the mails of the change, cover letter first, to those whom
                   get_maintainer.pl names by the files, and the messages by Cc and
-                  Suggested-by
+                  Suggested-by. The cover letter ends with the version that they are based on
     --tests       the mails of the tests instead
     --base BASE   on or for mainline (the default), newest, lts or a directory, see
                   scripts/setup

@@ -36,7 +36,7 @@ from typing import Callable, Mapping, Optional, Sequence
 from workbench import base as bases
 from workbench import check, chroot, kernel, packages, patches, paths, process
 from workbench import progress, setup, verb
-from workbench.commits import FIRST, TESTS, carried, commits_on
+from workbench.commits import FIRST, TESTS, carried, commits_on, version_of
 from workbench.mails import BRANCH
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_FOUND_OUT, CannotTell, Tally, must_be_one_of
@@ -266,6 +266,9 @@ def _round_trip(run: Run, name: str) -> None:
     tree = _stock_repository(base, run.directory / f"tree-{name}")
     mails = {cover: _write_mails(run, base, cover) for cover in (FIRST, TESTS)}
     for cover in mails:
+        letter = (mails[cover] / "0000-cover-letter.patch").read_text()
+        if f"\n\nBased on Linux {version_of(base.stock)}.\n\n" not in letter:
+            raise Wrong(f"{cover} does not say what it is based on")
         _apply_mails(run, tree, "stock", cover, mails[cover])
         files = [file for each in carried(cover).values() for file in each]
         _check_edits(tree, patches.apply_series(base.stock, base.version, names=files))
