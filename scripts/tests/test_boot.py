@@ -156,6 +156,20 @@ def test_rows_appear_when_they_are_complete(
     assert lines[1].endswith("differs UNEXPECTED: patched should be DMA")
 
 
+@pytest.mark.parametrize("name, type_", [("tests", "DMA"), ("commit", "DMA-FQ")])
+def test_what_series_test_has_made_is_judged_as_stock_or_as_patched(
+    name: str, type_: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = _jobs("vtd-nopt", "--strict", "0", "--kernel", name)
+    rows = boots.Rows(False, jobs)
+    capsys.readouterr()
+    types = {"0000:00:02.0": type_, "0000:00:03.0": type_}
+    rows.add(boots.Result(jobs[0], tmp_path / "log", types))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and not any("UNEXPECTED" in line for line in lines)
+    assert all(line.split()[3:] in ([type_, "-"], ["-", type_]) for line in lines)
+
+
 def test_cells() -> None:
     assert table.Cell("DMA", "DMA-FQ").short() == "DMA>FQ"
     assert table.Cell("identity", "identity").short() == "ident"

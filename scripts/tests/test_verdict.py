@@ -203,7 +203,9 @@ def test_skips_are_expected_only_where_nothing_can_be_judged() -> None:
 
 def test_the_selftest_has_to_fail_on_stock_where_it_can_see_why() -> None:
     assert "too-strict" in job.told(_job("vtd-nopt", "stock"), True, 1)
+    assert "too-strict" in job.told(_job("vtd-nopt", "tests"), True, 1)
     assert "too-strict" not in job.told(_job("vtd-nopt", "patched"), True, 1)
+    assert "too-strict" not in job.told(_job("vtd-nopt", "commit"), True, 1)
     assert "too-strict" not in job.told(_job("vtd-nopt", "stock", "1"), True, 1)
     assert "too-strict" not in job.told(_job("vtd-nopt", "stock", "0", "1"), True, 1)
     assert "too-strict" not in job.told(_job("smmuv3-probe", "stock"), True, 1)

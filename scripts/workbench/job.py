@@ -42,10 +42,10 @@ class Job:
 
     @property
     def does_as(self) -> str:
-        """As which kernel it has to do: somebody else's image is stock."""
+        """As which kernel it has to do: somebody else's image, and the tests alone, as stock."""
         if self.kernel in kernels.alternatives():
             return policy.ALTERNATIVE
-        return policy.STOCK if self.kernel == "image" else self.kernel
+        return policy.STOCK if self.kernel in ("image", "tests") else self.kernel
 
     def type_of(self, device: Device) -> str:
         """Return the type that a device has to have."""
