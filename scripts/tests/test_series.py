@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Sequence
 
 import pytest
 
-from workbench import check, commits, mails, paths, summary
+from workbench import base, boot, check, commits, kernel, kunit, mails, paths
+from workbench import process, series, suites, summary, verdict
 from workbench.repository import Repository
-from workbench.status import CannotTell
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
 
 @pytest.fixture
@@ -140,6 +144,83 @@ def test_a_cover_letter_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         mails.read_cover("cover", 1)
 
 
+@pytest.fixture(name="told")
+def _told() -> suites.Failing:
+    message = (commits.SERIES / "kunit").read_text()
+    return suites.failing(message, (paths.TOP / kernel.SUITE).read_text())
+
+
+def _found(told: suites.Failing, why: str = "") -> suites.Tally:
+    """Return what comes of the suites without the change, in a boot."""
+    passed = 2 * (told.ran - told.failed) + 1
+    return suites.Tally(passed, 2 * told.failed, names=sorted(told.names), why=why)
+
+
+def test_the_message_of_the_suites_names_the_cases_that_fail(told: suites.Failing) -> None:
+    readme = (paths.SCRIPTS / "README.md").read_text()
+    table = readme.partition("\nOn stock they fail")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == told.names
+    assert len(told.names) <= told.failed < told.ran
+    assert f"{told.failed} of the {told.ran} cases" in _words("cover-tests")
+    for message in ("18 of the 98 cases", "every_group fails"):
+        with pytest.raises(CannotTell, match="does not say which cases fail"):
+            suites.failing(message, "KUNIT_CASE(every_group)")
+
+
+def test_just_these_cases_fail_without_the_change(told: suites.Failing) -> None:
+    assert told.differs(_found(told)) == ""
+    killed = "no end within 1 s, killed"
+    assert told.differs(_found(told, killed)) == killed
+    fewer = replace(told, names=told.names - {"replug"})
+    assert fewer.differs(_found(told)) == "replug should not fail"
+    found = _found(told)
+    found.names.remove("replug")
+    assert told.differs(found) == "replug should fail"
+    found = _found(told)
+    found.failed -= 1  # what fails only the first time
+    found.passed += 1
+    some = f"{told.failed - 0.5:g} of {told.ran} cases fail"
+    assert told.differs(found) == f"{some}, not {told.failed} of {told.ran}"
+
+
+@pytest.mark.parametrize("why, status", [("", AS_EXPECTED), ("killed", NOT_AS_EXPECTED)])
+def test_the_tests_alone(
+    why: str,
+    status: int,
+    told: suites.Failing,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are booted as stock, and their suites have to fail."""
+    booted: list[str] = []
+
+    def boot_machines(words: Sequence[str]) -> int:
+        booted.extend(words)
+        return AS_EXPECTED
+
+    class Suites:
+        def __init__(self, *words: object) -> None:
+            pass
+
+        def boot(self, strict: str) -> "tuple[suites.Tally, Path]":
+            booted.append(strict)
+            return _found(told, why), tmp_path
+
+    monkeypatch.setattr(boot, "main", boot_machines)
+    monkeypatch.setattr(kunit, "main", lambda words: NOT_AS_EXPECTED)
+    monkeypatch.setattr(kernel.Kernel, "make", lambda self: None)
+    monkeypatch.setattr(series, "build_suites", lambda *words: (tmp_path, tmp_path))
+    monkeypatch.setattr(series, "Suites", Suites)
+    monkeypatch.setattr(verdict, "Parser", lambda tree: None)
+    monkeypatch.setattr(process, "step", lambda *words: None)
+    edits = {name: (paths.TOP / name).read_bytes() for name in (kernel.SUITE, check.SELFTEST)}
+    like = kernel.stock(base.Base("toy", tmp_path))
+    assert series._test_kernel(like, "tests", edits) == status
+    assert booted == ["--base", "toy", "--kernel", "tests", *series.TESTED_ON, "0"]
+    assert series._test_kernel(like, "commit", edits) == NOT_AS_EXPECTED
+
+
 def test_only_mails_of_ours_are_deleted(tmp_path: Path) -> None:
     ours = tmp_path / "v2-0001-a-subject-that-has-changed-since.patch"
     edited = tmp_path / "0002-edited.patch"
@@ -236,8 +317,8 @@ def _samples(*pairs: "tuple[int, int]") -> list[summary.Row]:
     head |= {"round": "1", "metric": "unmap", "word": "1 1 single 1"}
     rows: list[summary.Row] = []
     for half, pair in enumerate(pairs):
-        for kernel, value in zip(("stock", "patched"), pair):
-            rows.append({**head, "half": str(half), "kernel": kernel, "value": str(value)})
+        for name, value in zip(("stock", "patched"), pair):
+            rows.append({**head, "half": str(half), "kernel": name, "value": str(value)})
     return rows
 
 

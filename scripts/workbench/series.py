@@ -18,7 +18,9 @@ letters, of at most 80 lines.
                   otherwise, NAME.lts.patch, stays as it is. Refused if what it would write
                   over has changes here that are not committed
   test            build the kernel after each commit, boot it where a driver requires
-                  translation, and run what tests it has by then
+                  translation, and run what tests it has by then. Last the same with the
+                  tests alone: it must do as stock does, and of the KUnit cases those must
+                  fail that the message of the suites names, and no others
   mail            write the mails of the change, cover letter first, to those whom
                   get_maintainer.pl names by the files, and the messages by Cc and
                   Suggested-by. The cover letter ends with the version that they are based on
@@ -46,13 +48,14 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from workbench import base as bases
-from workbench import boot, kernel, kunit, packages, patches, paths, process, progress
-from workbench import setup, verb
-from workbench.commits import FIRST, TESTS, Commits, carried, check_tree
+from workbench import boot, kernel, kunit, machine, packages, patches, paths, process
+from workbench import progress, setup, verb, verdict
+from workbench.commits import FIRST, SERIES, TESTS, Commits, carried, check_tree
 from workbench.commits import commits_on, make_commits, version_of
 from workbench.mails import BRANCH, read_cover, write_mails
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
+from workbench.suites import Suites, build_suites, failing
 
 TESTED_ON = ("vtd-nopt", "vtd-nopt-external")
 
@@ -151,21 +154,44 @@ def _edits_at(made: Commits, commit: str) -> patches.Edits:
     return {path: content for path, content in contents.items() if content is not None}
 
 
-def _test_commit(base: bases.Base, built: kernel.Kernel) -> int:
-    """Run what tests a commit has; return the status."""
-    options = ["--base", base.name, "--kernel", "commit"]
+def _test_kernel(like: kernel.Kernel, name: str, edits: patches.Edits) -> int:
+    """Build a kernel with edits, and run what tests it has; return the status.
+
+    name: "commit", or "tests", which must do as stock does.
+    """
+    base = like.base
+    built = kernel.edited(like, name, edits)
+    with paths.locked(base.directory):
+        built.make()
+    options = ["--base", base.name, "--kernel", name]
     status = boot.main([*options, *TESTED_ON])
-    if status == AS_EXPECTED and kernel.SUITE in built.edits:
-        status = kunit.main(options)
-    if (
-        status == AS_EXPECTED
-        and "tools/testing/selftests/iommu/default_domain.c" in built.edits
-    ):
+    if status == AS_EXPECTED and kernel.SUITE in edits:
+        status = _suites_fail(built) if name == "tests" else kunit.main(options)
+    if status == AS_EXPECTED and "tools/testing/selftests/iommu/default_domain.c" in edits:
         make: list[str | Path] = ["make", "-C", built.tree / "tools/testing/selftests"]
         make += ["TARGETS=iommu", f"O={built.tree}/obj-x86_64", f"LLVM={packages.LLVM}"]
         with paths.locked(base.directory):
             process.step("build the selftests", base.log / "series-selftests.log", make)
     return status
+
+
+def _suites_fail(built: kernel.Kernel) -> int:
+    """Run the suites: those cases must fail which their message names; return the status."""
+    wanted = failing((SERIES / "kunit").read_text(), built.edits[kernel.SUITE].decode())
+    run = paths.run_directory("kunit")
+    arch = machine.arch("x86_64")
+    image, files = build_suites(built, arch, run)
+    suites = Suites(arch, image, files, verdict.Parser(built.base.stock), run)
+    with progress.activity("run KUnit without the change"):
+        found, log = suites.boot("0")  # as scripts/mutate: where the system is lazy
+    differs = wanted.differs(found)
+    told = f"{wanted.failed} of {wanted.ran} cases fail, as they should"
+    progress.result(f"KUnit without the change: {differs or told}")
+    if not differs:
+        return AS_EXPECTED
+    paths.keep(run)
+    progress.say(f"console: {log}")
+    return NOT_AS_EXPECTED
 
 
 def _test(arguments: Sequence[str]) -> int:
@@ -174,19 +200,18 @@ def _test(arguments: Sequence[str]) -> int:
     asked = parser.parse(arguments)
     base = bases.find(asked.base)
     setup.prepare(base, ["x86_64"], *packages.GIT)
-    made = commits_on(base, paths.run_directory("series"))
-    patched = kernel.patched(base)
+    run = paths.run_directory("series")
+    made = commits_on(base, run / "both")
+    alone = commits_on(base, run / "tests", TESTS)
     # Other runs have to wait until the end: the commits are all in one tree
     with paths.locked(base.directory, "commit.lock"):
         for commit in made.commits.values():
             progress.result(made.repository.git("log", "-1", "--format=%s", commit).strip())
             edits = _edits_at(made, commit)
-            built = kernel.edited(patched, "commit", edits)
-            with paths.locked(base.directory):
-                built.make()
-            if _test_commit(base, built) != AS_EXPECTED:
+            if _test_kernel(kernel.patched(base), "commit", edits) != AS_EXPECTED:
                 return NOT_AS_EXPECTED
-    return AS_EXPECTED
+        progress.result("The tests without the change")
+        return _test_kernel(kernel.stock(base), "tests", _edits_at(alone, alone.last))
 
 
 def _mail(arguments: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ ARCHS = ("x86_64", "arm64", "s390", "um")
 TIMEOUT = 300  # seconds
 
 _SUPPRESSES = "kunit_start_suppress_warning"
+_TIMES = 2  # that each case runs in a boot: when KUnit runs it, and again
 
 
 @dataclass
@@ -114,6 +115,52 @@ def tally(
     if found.why:
         found.failed = max(found.failed, 1)
     return found
+
+
+@dataclass(frozen=True)
+class Failing:
+    """What fails of the suites on a kernel without the change, as their message says.
+
+    names: of the cases. failed: how many there are of these with all their parameters;
+    ran: and of all that run.
+    """
+
+    names: frozenset[str]
+    failed: int
+    ran: int
+
+    def differs(self, found: Tally) -> str:
+        """Return how the suites have done otherwise in a boot, "" if they have not."""
+        if found.why:
+            return found.why
+        passed = self.names - set(found.names)
+        if passed:
+            return f"{' '.join(sorted(passed))} should fail"
+        failed = set(found.names) - self.names
+        if failed:
+            return f"{' '.join(sorted(failed))} should not fail"
+        # Beside the cases there is a result for the kernel's log
+        numbers = (found.failed / _TIMES, (found.passed + found.failed) // _TIMES)
+        if numbers != (self.failed, self.ran):
+            return (
+                f"{numbers[0]:g} of {numbers[1]} cases fail, not {self.failed} of {self.ran}"
+            )
+        return ""
+
+
+def failing(message: str, source: str) -> Failing:
+    """Return what fails by the message of the suites' commit; CannotTell if it says nothing.
+
+    message: has "N of the N cases", and the names of those that fail. source: the suites'.
+    """
+    cases = re.findall(r"\bKUNIT_CASE\w*\((\w+)", source)
+    names = frozenset(cases).intersection(re.findall(r"\w+", message))
+    numbers = re.search(r"(\d+)\s+of\s+the\s+(\d+)\s+cases", message)
+    if not names or not numbers:
+        raise CannotTell(
+            "the message of the suites does not say which cases fail, of how many"
+        )
+    return Failing(names, int(numbers[1]), int(numbers[2]))
 
 
 @dataclass(frozen=True)
