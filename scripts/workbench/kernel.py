@@ -98,7 +98,7 @@ def probed(kernel: Kernel) -> Kernel:
 
 
 def kept(base: bases.Base, name: str) -> Kernel:
-    """Return the mutant or commit that was made last; CannotTell if there is none."""
+    """Return what edited() was asked for last by a name; CannotTell if there is nothing."""
     edits = tree.edits(base.directory / name)
     if edits is None:
         raise CannotTell(f"{base.name} has no kernel '{name}' yet")

@@ -592,7 +592,7 @@ def lts_static(run: Run) -> str:
 
 
 def commits(run: Run) -> None:
-    """each commit by itself"""
+    """each commit by itself, and the tests without the change"""
     run.good(script("series"), "test")
 
 
@@ -635,7 +635,9 @@ PARTS: Mapping[str, Part] = {
             *(content_decides, no_other_repository, image),
         ),
     ),
-    "series": Part("the series as mails and commits", (mails_mainline, mails_lts, mails_fail)),
+    "series": Part(
+        "both series as mails and commits", (mails_mainline, mails_lts, mails_fail)
+    ),
     "machines": Part("the machines of x86_64", (machines, odd, replug)),
     "selftest": Part("the selftest elsewhere", (judge_with_libc, kselftest)),
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
