@@ -230,16 +230,25 @@ def _write_mails(run: Run, base: bases.Base, cover: str) -> Path:
     return mails
 
 
-def _apply_mails(run: Run, tree: Repository, start: str, branch: str, mails: Path) -> None:
+def _apply_mails(
+    run: Run,
+    tree: Repository,
+    start: str,
+    branch: str,
+    mails: Path,
+    *words: str,
+    which: str = "000[1-9]-*.patch",
+) -> None:
     """Have git apply mails to a commit, as for somebody who has configured nothing.
 
-    branch: the name of what comes of it. Raises Wrong if one does not apply.
+    branch: the name of what comes of it. words: for git am. which: of the mails. Raises
+    Wrong if one does not apply.
     """
     tree.git("checkout", "-q", "-b", branch, start)
-    command: list[str | Path] = ["git", "-C", tree.top, "am", "-q", "--no-3way"]
+    command: list[str | Path] = ["git", "-C", tree.top, "am", "-q", "--no-3way", *words]
     env = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     try:
-        run.good(*command, *sorted(mails.glob("000[1-9]-*.patch")), env=env)
+        run.good(*command, *sorted(mails.glob(which)), env=env)
     except Wrong as error:
         tree.git("am", "--abort")
         raise Wrong(f"{mails.name} does not apply to {start}", error.said) from None
@@ -314,6 +323,20 @@ def mails_mainline(run: Run) -> None:
 def mails_lts(run: Run) -> None:
     """the mails of lts, of each series alone and on the other"""
     _round_trip(run, "lts")
+
+
+def mails_backport(run: Run) -> None:
+    """git am -C1 applies the change to lts, as the cover letter says"""
+    lts = bases.find("lts")
+    with paths.locked(lts.directory):
+        bases.fetch(lts)
+    tree = _stock_repository(lts, run.directory / "tree")
+    mails = _write_mails(run, bases.find("mainline"), FIRST)
+    change = "0001-*.patch"
+    _apply_mails(run, tree, "stock", "backport", mails, "-C1", which=change)
+    files = carried(FIRST)["core"]
+    _check_edits(tree, patches.apply_series(lts.stock, lts.version, names=files))
+    _must_find(run, lambda: _apply_mails(run, tree, "stock", "exactly", mails, which=change))
 
 
 def _must_find(run: Run, look: Callable[[], None]) -> None:
@@ -636,7 +659,8 @@ PARTS: Mapping[str, Part] = {
         ),
     ),
     "series": Part(
-        "both series as mails and commits", (mails_mainline, mails_lts, mails_fail)
+        "both series as mails and commits",
+        (mails_mainline, mails_lts, mails_backport, mails_fail),
     ),
     "machines": Part("the machines of x86_64", (machines, odd, replug)),
     "selftest": Part("the selftest elsewhere", (judge_with_libc, kselftest)),
