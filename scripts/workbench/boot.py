@@ -17,7 +17,8 @@ iommu.strict=0 and iommu.strict=1.
   --base BASE         what is built: mainline (the default), newest, lts or a directory,
                       see scripts/setup. Machines for which it lacks something are left out
   --kernel KERNEL     only stock, or only patched; or what scripts/series test has made
-                      last: commit, which must be as patched, or tests, as stock
+                      last: commit, which must be as patched, or tests, as stock; or what
+                      scripts/mutate has made last: mutant, which must be as patched
   --alternative NAME  patched beside a kernel without the series that has NAME of
                       related/alternatives/, another way to make lazy what is behind
                       VT-d without pass-through; only machines with VT-d
@@ -77,7 +78,7 @@ def options() -> verb.Arguments:
     add("--image")
     add("--arch")
     add("--base", default="mainline")
-    add("--kernel", type=verb.one_of("stock", "patched", "commit", "tests"))
+    add("--kernel", type=verb.one_of("stock", "patched", "commit", "tests", "mutant"))
     add("--alternative")
     add("--strict", type=verb.one_of(*SETTINGS))
     add("--passthrough", type=verb.one_of(*SETTINGS))

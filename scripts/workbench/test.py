@@ -431,6 +431,25 @@ def wrong_type(run: Run) -> None:
         raise Wrong("it does not say what the type should be")
 
 
+def trust_forgotten(run: Run) -> None:
+    """the selftest finds by itself that auto forgets who is not trusted"""
+    run.good(script("mutate"), "untrusted-late-forgotten")
+    words = ["vtd-nopt-external", "--strict", "0", "--kernel", "mutant"]
+    said = run.fails(1, "removable, yet auto gives DMA-FQ", script("boot"), *words)
+    if "types as derived, and written" not in said:
+        raise Wrong("it is not the selftest that has found it by itself")
+
+
+def two_ops(run: Run) -> None:
+    """two sets of ops for VT-d, to compare with"""
+    _boot(run, "--alternative", "two-ops", "--all")
+
+
+def identity_may_fail(run: Run) -> None:
+    """an identity domain that cannot be had, to compare with"""
+    _boot(run, "--alternative", "identity-may-fail", "--all")
+
+
 def kunit(run: Run) -> str:
     """KUnit on x86_64"""
     return run.good(script("kunit"))
@@ -663,7 +682,10 @@ PARTS: Mapping[str, Part] = {
         (mails_mainline, mails_lts, mails_backport, mails_fail),
     ),
     "machines": Part("the machines of x86_64", (machines, odd, replug)),
-    "selftest": Part("the selftest elsewhere", (judge_with_libc, kselftest)),
+    "selftest": Part(
+        "the selftest elsewhere, and that it can fail",
+        (judge_with_libc, kselftest, trust_forgotten),
+    ),
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
     "static": Part("static checks", (static,)),
     "bench": Part("the benchmark", (bench,)),
@@ -674,6 +696,7 @@ PARTS: Mapping[str, Part] = {
         True,
     ),
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
+    "alternatives": Part("the other ways", (two_ops, identity_may_fail), True),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
     **{
