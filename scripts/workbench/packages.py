@@ -45,7 +45,8 @@ GUEST = _needs("gcc:gcc", "libc6-dev", "acpica-tools:iasl")
 GIT = _needs("git:git", "perl:perl", "python3-yaml")
 CHECK = _needs(
     *("sparse:sparse", f"clang-format{LLVM}:clang-format{LLVM}", "shellcheck:shellcheck"),
-    *("coccinelle:spatch", "graphviz:dot", "python3-sphinx:sphinx-build", "python3-yaml"),
+    *("coccinelle:spatch", "libpython3-dev"),  # which spatch loads to run Python
+    *("graphviz:dot", "python3-sphinx:sphinx-build", "python3-yaml"),
     *("black:black", "mypy:mypy", "pyflakes3:pyflakes3", "python3-pytest", "libcap-dev"),
 )
 PYTEST = _needs("python3-pytest")
