@@ -89,6 +89,25 @@ def test_alternative() -> None:
             assert found == result
 
 
+def test_untrusted_is_cured() -> None:
+    """With related/untrusted.patch no untrusted device is ever lazy, and nothing else differs."""
+    for each in CLASSES.values():
+        cured = policy.with_related(each, ["untrusted"])
+        assert policy.with_related(each, ["iova-destroy"]) == each
+        for setting, kernel in _settings():
+            before = policy.boot_type(each, setting, kernel)
+            after = policy.boot_type(cured, setting, kernel)
+            assert after == ("DMA" if each.late and before == "DMA-FQ" else before)
+            for current in policy.currents(cured):
+                for word in policy.WORDS:
+                    was = policy.written(each, setting, kernel, current, word)
+                    now = policy.written(cured, setting, kernel, current, word)
+                    is_lazy = not each.trusted and was == "DMA-FQ"
+                    if word != "auto":
+                        assert now == ("EINVAL" if is_lazy else was)
+                    assert each.trusted or now != "DMA-FQ"
+
+
 def test_only_what_requires_translation_and_is_trusted_differs() -> None:
     for each in CLASSES.values():
         for setting, _ in _settings():

@@ -13,6 +13,7 @@ fetches and builds what is missing first; then nothing else should run.
   --baseline FILE  compare with FILE, a summary.csv of before, see scripts/report
   --output DIR     where to, build/bench unless given; what an earlier run has left
                    there is overwritten
+  --with NAME      both kernels with related/NAME.patch on top; may be given again
   --machine NAME   only this one of scripts/measures
   --strict 0|1     only with this iommu.strict
   --timeout SECONDS
@@ -94,6 +95,7 @@ class Bench:
     run: Path
     parser: verdict.Parser
     limit: int
+    related: Sequence[str] = ()
     images: dict[tuple[str, str], Path] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
     samples: list[summary.Row] = field(default_factory=list)
@@ -102,6 +104,9 @@ class Bench:
         """Build stock and patched with the diffs in scripts/probe/, which some machines
         need, and which make the benchmark precise on all."""
         kernels = {"stock": kernel.stock(self.base), "patched": kernel.patched(self.base)}
+        kernels = {
+            name: kernel.with_related(plain, self.related) for name, plain in kernels.items()
+        }
         for arch in archs:
             for name, plain in kernels.items():
                 built = kernel.probed(plain)
@@ -366,6 +371,7 @@ def _options() -> verb.Arguments:
     add("--baseline", type=Path)
     add("--output", type=Path, default=paths.BUILD / "bench")
     add("--machine")
+    add("--with", dest="related", action="append", default=[])
     add("--strict", type=verb.one_of("0", "1"))
     add("--timeout", type=verb.number, default=120)
     return parser
@@ -385,6 +391,7 @@ def main(arguments: Sequence[str]) -> int:
     baseline: Optional[list[summary.Row]] = None
     if asked.baseline:
         baseline = summary.read(asked.baseline)
+    kernel.check_related(asked.related)
     if asked.base == "lts":
         raise CannotTell("--base 'lts': the diffs in scripts/probe/ are for mainline")
     rows = choose(asked)
@@ -394,7 +401,11 @@ def main(arguments: Sequence[str]) -> int:
     base = bases.find(asked.base)
     setup.prepare(base, [arch.name for arch in archs], *packages.REPORT)
     bench = Bench(
-        base, paths.run_directory("bench"), verdict.Parser(base.stock), asked.timeout
+        base,
+        paths.run_directory("bench"),
+        verdict.Parser(base.stock),
+        asked.timeout,
+        asked.related,
     )
     bench.prepare(archs)
     samples = plan(rows, machines)

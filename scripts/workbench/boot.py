@@ -22,6 +22,7 @@ iommu.strict=0 and iommu.strict=1.
   --alternative NAME  patched beside a kernel without the series that has NAME of
                       related/alternatives/, another way to make lazy what is behind
                       VT-d without pass-through; only machines with VT-d
+  --with NAME         both kernels with related/NAME.patch on top; may be given again
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
@@ -80,6 +81,7 @@ def options() -> verb.Arguments:
     add("--base", default="mainline")
     add("--kernel", type=verb.one_of("stock", "patched", "commit", "tests", "mutant"))
     add("--alternative")
+    add("--with", dest="related", action="append", default=[])
     add("--strict", type=verb.one_of(*SETTINGS))
     add("--passthrough", type=verb.one_of(*SETTINGS))
     add("--append", default="")
@@ -94,6 +96,9 @@ def _refuse_together(asked: Namespace) -> None:
     """Raise CannotTell of options that mean nothing together."""
     pairs = [("odd", "all"), ("odd", "strict"), ("odd", "passthrough")]
     pairs += [("image", other) for other in ("odd", "kernel", "arch", "alternative")]
+    if asked.image is not None and asked.related:
+        raise CannotTell("--image and --with cannot go together")
+    kernel.check_related(asked.related)
     pairs += [("alternative", other) for other in ("odd", "kernel", "arch")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
@@ -225,10 +230,13 @@ def _build_arch(
 
 
 def _jobs(
-    chosen: Sequence[Machine], how: Mapping[str, Sequence[Way]], kernels: Sequence[str]
+    chosen: Sequence[Machine],
+    how: Mapping[str, Sequence[Way]],
+    kernels: Sequence[str],
+    related: Sequence[str] = (),
 ) -> list[Job]:
     return [
-        Job(each, name, way)
+        Job(each, name, way, tuple(related))
         for each in chosen
         if each.name in how
         for way in how[each.name]
@@ -295,8 +303,11 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     setup.prepare(base, sorted({each.arch.name for each in chosen}))
     for each in chosen:
         emulator.check_events(each)
-    jobs = _jobs(chosen, how, names)
-    kernels = _kernels(base, names)
+    jobs = _jobs(chosen, how, names, asked.related)
+    kernels = {
+        name: kernel.with_related(plain, asked.related)
+        for name, plain in _kernels(base, names).items()
+    }
     _say_what(jobs, kernels)
     stock = kernel.stock(base)
     booter = Booter(_how(asked), paths.run_directory("boot"), verdict.Parser(stock.tree))

@@ -22,16 +22,18 @@ class Way:
 
 @dataclass(frozen=True)
 class Job:
-    """One boot."""
+    """One boot. related: the patches that the kernel has beside what its name says."""
 
     machine: Machine
     kernel: str
     way: Way
+    related: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """What it is called, and its log."""
-        return "+".join([self.machine.name, self.kernel, *self.way.words]).replace("/", "_")
+        words = [self.machine.name, self.kernel, *self.related, *self.way.words]
+        return "+".join(words).replace("/", "_")
 
     @property
     def setting(self) -> Setting:
@@ -47,9 +49,13 @@ class Job:
             return policy.ALTERNATIVE
         return policy.STOCK if self.kernel in ("image", "tests") else self.kernel
 
+    def class_of(self, device: Device) -> policy.Class:
+        """Return the class of a device."""
+        return policy.with_related(device.policy, self.related)
+
     def type_of(self, device: Device) -> str:
         """Return the type that a device has to have."""
-        return policy.boot_type(device.policy, self.setting, self.does_as)
+        return policy.boot_type(self.class_of(device), self.setting, self.does_as)
 
     def is_too_strict(self, device: Device) -> bool:
         """Whether somebody else's kernel makes a device strict that patched would not."""
@@ -121,7 +127,7 @@ def _writes(job: Job) -> list[str]:
         return []
     written = []
     for address in job.machine.writes:
-        device = job.machine.device(address).policy
+        device = job.class_of(job.machine.device(address))
         for current in policy.currents(device):
             for word in policy.WORDS:
                 result = policy.written(device, job.setting, job.does_as, current, word)
@@ -137,7 +143,7 @@ def _is_too_strict(job: Job) -> bool:
     """
     if job.machine.probe or job.setting.is_passthrough:
         return False
-    patched = Job(job.machine, "patched", job.way)
+    patched = Job(job.machine, "patched", job.way, job.related)
     return any(job.type_of(each) != patched.type_of(each) for each in job.machine.devices)
 
 

@@ -9,10 +9,12 @@ from typing import Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import patches, paths, progress, tree
-from workbench.status import CannotTell
+from workbench.status import CannotTell, must_be_one_of
 
 PROBES = paths.SCRIPTS / "probe"
-ALTERNATIVES = paths.TOP / "related/alternatives"
+RELATED = paths.TOP / "related"
+ALTERNATIVES = RELATED / "alternatives"
+SUITES_OF = ".kunit.patch"  # what a related patch adds to the suites
 SUITE = "drivers/iommu/iommu-kunit.c"
 
 
@@ -73,6 +75,33 @@ def _suite(edits: Mapping[str, bytes]) -> tuple[str, ...]:
 def edited(like: Kernel, name: str, edits: Mapping[str, bytes]) -> Kernel:
     """A kernel of its own name with these edits: a mutant, or a commit of the series."""
     return Kernel(like.base, name, edits, _suite(edits), like)
+
+
+def related() -> list[str]:
+    """Return the names of the related patches."""
+    found = [file.name for file in RELATED.glob("*.patch")]
+    return sorted(name[: -len(".patch")] for name in found if not name.endswith(SUITES_OF))
+
+
+def check_related(names: Sequence[str]) -> None:
+    """Raise CannotTell unless these are different related patches."""
+    for name in names:
+        must_be_one_of("--with", name, related())
+        if names.count(name) > 1:
+            raise CannotTell(f"--with '{name}': given twice")
+
+
+def with_related(kernel: Kernel, names: Sequence[str]) -> Kernel:
+    """The same with related patches, and with their cases where it has the suites."""
+    if not names:
+        return kernel
+    diffs = [RELATED / f"{name}.patch" for name in names]
+    if SUITE in kernel.edits:
+        more = [RELATED / f"{name}{SUITES_OF}" for name in names]
+        diffs += [diff for diff in more if diff.exists()]
+    edits = patches.apply_all(kernel.base.stock, kernel.edits, diffs)
+    name = "+".join([kernel.name, *sorted(names)])
+    return replace(kernel, name=name, edits=edits, like=kernel)
 
 
 def alternatives() -> list[str]:

@@ -11,6 +11,7 @@ suite first. Installs, fetches and builds what is missing first.
   --base BASE        mainline (the default), newest, lts or a directory, see scripts/setup
   --kernel KERNEL    patched (the default), mutant, the one that scripts/mutate has made
                      last, or commit, the same of scripts/series test
+  --with NAME        with related/NAME.patch on top, and its cases; may be given again
   --strict 0|1       only with this iommu.strict, else with each
   --debug            with KASAN, lockdep and more; a finding of theirs fails
   --64k              with pages of 64 KiB; only arm64 has them
@@ -77,6 +78,7 @@ def _options() -> verb.Arguments:
     add("--arch", type=verb.one_of(*ARCHS), default="x86_64")
     add("--base", default="mainline")
     add("--kernel", type=verb.one_of("patched", "mutant", "commit"), default="patched")
+    add("--with", dest="related", action="append", default=[])
     add("--strict", type=verb.one_of("0", "1"))
     add("--timeout", type=verb.number, default=TIMEOUT)
     add("filter", nargs="*")
@@ -97,6 +99,7 @@ def main(arguments: Sequence[str]) -> int:
         raise CannotTell("--debug 'um': only the emulated architectures have it")
     if asked.large and asked.arch != "arm64":
         raise CannotTell(f"--64k '{asked.arch}': only --arch arm64 has such pages")
+    kernel.check_related(asked.related)
     base = bases.find(asked.base)
     setup.prepare(base, [asked.arch])
     if asked.arch == "um":
@@ -104,11 +107,12 @@ def main(arguments: Sequence[str]) -> int:
     run = paths.run_directory("kunit")
     arch = machine.arch(asked.arch)
     more = ["debug"] * asked.debug + ["64k"] * asked.large
-    image, files = build_suites(_choose(base, asked.kernel), arch, run, more)
+    built = kernel.with_related(_choose(base, asked.kernel), asked.related)
+    image, files = build_suites(built, arch, run, more)
     memory = "1G" if more else ""
     parser = verdict.Parser(base.stock)
     suites = Suites(arch, image, files, parser, run, asked.timeout, glob, memory)
-    label = "-".join([asked.arch, *more])
+    label = "-".join([asked.arch, *more, *asked.related])
     total = run_suites(suites, label, [asked.strict] if asked.strict else ["0", "1"])
     if total.failed:
         paths.keep(run)

@@ -33,14 +33,15 @@ from workbench.suites import ARCHS, Suites, Tally, build_suites, check_um
 FILE = paths.SCRIPTS / "mutants"
 CHANGE = "drivers/iommu/iommu.c.patch"
 
-_HEAD = re.compile(r"mutant (\S+) (\S+): (.+)$")
+_HEAD = re.compile(r"mutant (\S+) (\S+)(?: with (\S+))?: (.+)$")
 
 
 @dataclass(frozen=True)
 class Mutant:
     """A mistake: its name, on which architecture the suites find it, and what it is.
 
-    diff: to the patched kernel; is_reversed: to be taken back from it.
+    diff: to the patched kernel; is_reversed: to be taken back from it. related: the patch of
+    related/ that the kernel has as well, or "".
     """
 
     name: str
@@ -48,6 +49,7 @@ class Mutant:
     about: str
     diff: bytes = b""
     is_reversed: bool = False
+    related: str = ""
 
 
 def read(file: Path = FILE) -> Mapping[str, Mutant]:
@@ -62,13 +64,16 @@ def read(file: Path = FILE) -> Mapping[str, Mutant]:
         match = _HEAD.match(head)
         if not match or match[1] in found:
             raise CannotTell(
-                f"{file}:{number}: must be 'mutant NAME ARCH: WHAT', NAME a new one"
+                f"{file}:{number}: must be 'mutant NAME ARCH: WHAT', NAME a new one, "
+                "with RELATED behind ARCH or not"
             )
         if match[2] not in ARCHS:
             known = " ".join(ARCHS)
             raise CannotTell(f"{file}:{number}: '{match[2]}': must be one of: {known}")
-        name, arch, about = match.groups()
-        found[name] = Mutant(name, arch, about, diff.encode())
+        name, arch, related, about = match.groups()
+        if related and related not in kernel.related():
+            raise CannotTell(f"{file}:{number}: '{related}': related/ has no such patch")
+        found[name] = Mutant(name, arch, about, diff.encode(), related=related or "")
         number += part.count("\n")
     return found
 
@@ -104,19 +109,24 @@ class Runner:
         suites = Suites(arch, image, files, self.parser, self.run)
         return self.executor.submit(suites.boot, "0", mutant.name)
 
-    def check_without(self, arch: str) -> None:
+    def like(self, related: str) -> kernel.Kernel:
+        """Return the kernel that a mutant has a mistake less than."""
+        return kernel.with_related(self.patched, [related] if related else [])
+
+    def check_without(self, arch: str, related: str) -> None:
         """Raise CannotTell if the suites fail without a mistake."""
-        none = Mutant(f"none-{arch}", arch, "no mistake")
-        with progress.activity(f"no mutant, on {arch}"):
-            found, log = self.begin(none, self.patched.edits).result()
+        label = " with ".join([arch, related] if related else [arch])
+        none = Mutant(f"none-{arch}-{related}", arch, "no mistake")
+        with progress.activity(f"no mutant, on {label}"):
+            found, log = self.begin(none, self.like(related).edits).result()
         if found.failed:
             paths.keep(self.run)
             names = " ".join(found.names)
-            raise CannotTell(f"on {arch} fail without a mutant: {names} {found.why} ({log})")
+            raise CannotTell(f"on {label} fail without a mutant: {names} {found.why} ({log})")
 
     def add(self, mutant: Mutant) -> None:
         """Take the next mutant, and judge the one before it."""
-        future = self.begin(mutant, edits_of(self.patched, mutant))
+        future = self.begin(mutant, edits_of(self.like(mutant.related), mutant))
         self.finish()
         self.last = (mutant, future)
 
@@ -162,12 +172,12 @@ def main(arguments: Sequence[str]) -> int:
         check_um(base)
     # Other runs have to wait until the end: the mutants are all in one tree
     with paths.locked(base.directory, "mutant.lock"):
-        return _run(Runner(kernel.patched(base)), chosen, archs)
+        return _run(Runner(kernel.patched(base)), chosen)
 
 
-def _run(runner: Runner, chosen: Sequence[Mutant], archs: Sequence[str]) -> int:
-    for arch in archs:
-        runner.check_without(arch)
+def _run(runner: Runner, chosen: Sequence[Mutant]) -> int:
+    for arch, related in sorted({(mutant.arch, mutant.related) for mutant in chosen}):
+        runner.check_without(arch, related)
     for number, mutant in enumerate(chosen, 1):
         with progress.activity(f"mutant {number} of {len(chosen)}: {mutant.name}"):
             runner.add(mutant)

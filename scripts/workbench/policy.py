@@ -10,6 +10,7 @@ nothing, and has no identity domain instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Collection
 
 STOCK = "stock"
 ALTERNATIVE = "alternative"  # VT-d of related/alternatives/, which requires nothing
@@ -27,6 +28,8 @@ class Class:
     iommu: there is one in its way.
     has_identity: the IOMMU can let it through untranslated.
     has_dma: the kernel has IOMMU_DMA.
+    cured: with related/untrusted.patch a group that an untrusted device joins is strict, and
+    does not take DMA-FQ.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Class:
     iommu: bool = True
     has_identity: bool = True
     has_dma: bool = True
+    cured: bool = False
 
 
 CLASSES = {
@@ -95,9 +99,18 @@ def _as_answered(device: Class, kernel: str) -> Class:
     return replace(device, requires=False, has_identity=False)
 
 
+def with_related(device: Class, related: Collection[str]) -> Class:
+    """Return what a class of device is with related patches."""
+    return replace(device, cured="untrusted" in related)
+
+
 def boot_type(device: Class, setting: Setting, kernel: str) -> str:
     """Return the type that a device has after boot, or after it was plugged in."""
-    device = _as_answered(device, kernel)
+    kind = _boot_type(_as_answered(device, kernel), setting, kernel)
+    return "DMA" if device.late and device.cured and kind == "DMA-FQ" else kind
+
+
+def _boot_type(device: Class, setting: Setting, kernel: str) -> str:
     if not device.iommu or setting.strict == "off":
         return "none"
     if not device.has_dma:
@@ -115,6 +128,8 @@ def currents(device: Class) -> list[str]:
     """Return the types from which others are written for a device."""
     if not device.has_dma:
         return ["identity"]
+    if device.cured and not device.trusted:
+        return ["DMA"]
     can_be_identity = not device.requires and device.trusted and device.has_identity
     return ["DMA", "DMA-FQ"] + (["identity"] if can_be_identity else [])
 
@@ -130,7 +145,7 @@ def written(device: Class, setting: Setting, kernel: str, current: str, word: st
         return "EINVAL"
     if not device.has_dma:
         return "identity" if word in ("auto", "identity") else "EINVAL"
-    if current == "DMA" and word == "DMA-FQ":
+    if current == "DMA" and word == "DMA-FQ" and (device.trusted or not device.cured):
         return "DMA-FQ"  # a short cut of the core's, whatever the driver says
     if not device.trusted:
         return "DMA" if word in ("auto", "DMA") else "EINVAL"
