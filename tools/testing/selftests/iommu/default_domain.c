@@ -396,13 +396,14 @@ static bool is_type(const char *group, const char *type)
 
 /*
  * Make @type the type of @group. DMA-FQ may only be to be had from DMA, by the
- * core's short cut. What is taken may still be made DMA, by an IOMMU that cannot defer.
+ * core's short cut: it does not ask whether the IOMMU can defer.
  */
 static bool make_type(const char *group, const char *type)
 {
 	if (is_type(group, type))
 		return true;
-	if (write_type(group, type) && !strcmp(type, "DMA-FQ")) {
+	write_type(group, type);
+	if (!is_type(group, type) && !strcmp(type, "DMA-FQ")) {
 		write_type(group, "DMA");
 		write_type(group, type);
 	}
@@ -721,13 +722,13 @@ static const char *type_in_force(void)
 /*
  * To require translation is not to require strict invalidation. VT-d without
  * pass-through is known to require it, and can always defer; and where the log tells
- * what is in force, no driver has objected. Nor does it matter whether VT-d has forced
- * pass-through for others.
+ * what is in force, no driver has objected. With pass-through the core may have fallen
+ * back to strict, as it documents.
  */
 static bool lazy_if_in_force(const struct group *group, const char *chosen)
 {
-	if (!logged || strict != NO || !group->requires || group->removable ||
-	    !strcmp(chosen, "DMA-FQ"))
+	if (!logged || strict != NO || passthrough != NO || !group->requires ||
+	    group->removable || !strcmp(chosen, "DMA-FQ"))
 		return true;
 	ksft_print_msg("group %s: lazy is in force, auto gives %s\n",
 		       group->name, chosen);
@@ -819,6 +820,19 @@ static const char *unwritable(const struct group *group)
 	return NULL;
 }
 
+/* What has happened to the group @name meanwhile that may explain a failure, or NULL */
+static const char *disturbed(const char *name)
+{
+	struct walk walk = {};
+
+	walk_group(&walk, name);
+	if (!walk.group.devices)
+		return "it has gone meanwhile";
+	if (walk.group.bound)
+		return "a device has got a driver meanwhile";
+	return NULL;
+}
+
 /*
  * Where a flush queue cannot be allocated, DMA-FQ is refused, or becomes DMA. That is
  * right, and proves nothing. Who is not trusted needs no queue.
@@ -835,6 +849,8 @@ static void derive_writes(const struct group *group)
 	}
 	if (!good && !group->removable && lost_queues != lost)
 		why = "a flush queue could not be allocated";
+	if (!good && !why)
+		why = disturbed(group->name);
 	if (why)
 		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s",
 				      why);
