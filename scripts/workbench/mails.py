@@ -20,6 +20,13 @@ BRANCH = "default-domain"
 LONGEST = 80  # lines of a cover letter
 
 
+def based_on(base: bases.Base) -> str:
+    """Return the line of a cover letter that says what the series is based on."""
+    linux = f"Linux {version_of(base.stock)}"
+    is_debian = base.version.startswith("linux-source-")
+    return f"Based on {linux}" + (f", Debian's {base.version}." if is_debian else ".")
+
+
 def _recipients(base: bases.Base, mails: Sequence[Path], *words: str) -> list[str]:
     """Return the addresses that get_maintainer.pl names.
 
@@ -104,7 +111,7 @@ def write_mails(
     The cover letter says last what it is based on: the release has no commit to name.
     number: the version of the series. identity: whose they are, git's user if not given.
     """
-    based = f"Based on Linux {version_of(base.stock)}."
+    based = based_on(base)
     text = f"{read_cover(cover, number).rstrip()}\n\n{based}\n"
     run = paths.run_directory("series")
     made = commits_on(base, run, cover, identity)

@@ -36,8 +36,8 @@ from typing import Callable, Mapping, Optional, Sequence
 from workbench import base as bases
 from workbench import check, chroot, kernel, packages, patches, paths, process
 from workbench import progress, setup, verb
-from workbench.commits import FIRST, TESTS, carried, commits_on, version_of
-from workbench.mails import BRANCH
+from workbench.commits import FIRST, TESTS, carried, commits_on
+from workbench.mails import BRANCH, based_on
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_FOUND_OUT, CannotTell, Tally, must_be_one_of
 
@@ -154,9 +154,8 @@ def judge_with_libc(run: Run) -> None:
     run.fails(1, "with FROM a type", judge, "--write", "0000:00:00.0/LAZY/auto=DMA")
 
 
-def kselftest(run: Run) -> None:
-    """the selftest, built, installed and run as every selftest is"""
-    tree = bases.find("mainline").directory / "patched"
+def _kselftest(run: Run, base: str) -> None:
+    tree = bases.find(base).directory / "patched"
     installed = run.directory / "kselftest"
     make: list[str | Path] = [
         "make",
@@ -279,7 +278,7 @@ def _round_trip(run: Run, name: str) -> None:
     mails = {cover: _write_mails(run, base, cover) for cover in (FIRST, TESTS)}
     for cover in mails:
         letter = (mails[cover] / "0000-cover-letter.patch").read_text()
-        if f"\n\nBased on Linux {version_of(base.stock)}.\n\n" not in letter:
+        if f"\n\n{based_on(base)}\n\n" not in letter:
             raise Wrong(f"{cover} does not say what it is based on")
         _apply_mails(run, tree, "stock", cover, mails[cover])
         files = [file for each in carried(cover).values() for file in each]
@@ -432,6 +431,16 @@ def wrong_type(run: Run) -> None:
     said = run.fails(1, "UNEXPECTED", script("boot"), *_ONE, "--append", "iommu.strict=0")
     if "patched should be DMA" not in said:
         raise Wrong("it does not say what the type should be")
+
+
+def kselftest(run: Run) -> None:
+    """the selftest, built, installed and run as every selftest is"""
+    _kselftest(run, "mainline")
+
+
+def lts_kselftest(run: Run) -> None:
+    """the selftest on lts, built, installed and run as every selftest is"""
+    _kselftest(run, "lts")
 
 
 def trust_forgotten(run: Run) -> None:
@@ -698,7 +707,7 @@ PARTS: Mapping[str, Part] = {
         (arm64, s390, riscv, kunit_arm64, kunit_arm64_64k, kunit_s390),
         True,
     ),
-    "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
+    "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_kselftest, lts_static), True),
     "alternatives": Part("the other ways", (two_ops, identity_may_fail), True),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
