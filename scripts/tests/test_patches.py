@@ -96,3 +96,18 @@ def test_the_hunk_is_printed(
     with pytest.raises(patches.DoesNotApply):
         kernel.patched(base.Base("toy", tmp_path))
     assert capsys.readouterr().err == "@@ -1 +1 @@\n-a\n+b\n"
+
+
+def test_related_patches_apply_in_any_order(stock: Path) -> None:
+    """To stock and to patched, and what comes of it is the same; alternatives to both, too."""
+    mainline = base.Base("mainline", stock.parent)
+    names = kernel.related()
+    assert names
+    for plain in (kernel.stock(mainline), kernel.patched(mainline)):
+        there = kernel.with_related(plain, names)
+        back = kernel.with_related(plain, names[::-1])
+        assert there.edits == back.edits and there.name == back.name
+        assert {"drivers/iommu/iommu.c", "drivers/iommu/dma-iommu.c"} <= set(there.edits)
+        for name in kernel.alternatives():
+            file = kernel.ALTERNATIVES / f"{name}.patch"
+            assert patches.apply_all(stock, plain.edits, [file]) != plain.edits

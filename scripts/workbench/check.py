@@ -183,7 +183,7 @@ def _compile_locked(
 
 
 def check_checkpatch(look: Look) -> None:
-    """what checkpatch.pl --strict says of each mail, and of scripts/guest"""
+    """what checkpatch.pl --strict says of each mail, of related/, and of scripts/guest"""
     written = [
         mail
         for cover in commits.read()
@@ -196,6 +196,10 @@ def check_checkpatch(look: Look) -> None:
     ignored = ["--ignore", "FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID"]
     good = [0, 1]
     said = [look.tool(*command, *ignored, mail, cwd=look.stock, good=good) for mail in written]
+    # Their sender signs them, and what they add is a part of what they edit
+    for diff in sorted(kernel.RELATED.rglob("*.patch")):
+        words = [*command, "--no-signoff", *ignored, str(diff)]
+        said.append(look.tool(*words, cwd=look.stock, good=good))
     root = ["--root", str(look.stock), "-f"]
     sources = sorted((paths.SCRIPTS / "guest").glob("*.[ch]"))
     script = str(look.stock / command[0])
