@@ -35,6 +35,7 @@
 #include <linux/map_benchmark.h>
 #include <linux/uio.h>
 #include "guest.h"
+#include "clock.h"
 
 #define DISK_SIZE 0x100000 /* bytes: see workbench/initramfs.py */
 #define MAX_SEGMENTS 64
@@ -52,15 +53,6 @@
 static const char *device, *counter;
 static bool lazy;
 static int cpus = 1;
-
-static long long now(void)
-{
-	struct timespec t;
-
-	if (clock_gettime(CLOCK_MONOTONIC, &t))
-		ksft_exit_fail_perror("clock_gettime");
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 static void report(const char *metric, const char *word, long long value)
 {
@@ -235,16 +227,10 @@ static bool map_often(const char *word)
 /* Has the default domain the type that it is to have? */
 static bool check_type(const char *type)
 {
-	char path[128], buf[16] = "";
-	int fd;
+	char buf[16];
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group/type",
-		 device);
-	fd = open(path, O_RDONLY);
-	if (fd < 0 || read(fd, buf, sizeof(buf) - 1) <= 0)
+	if (!read_type(device, buf, sizeof(buf)))
 		return false;
-	close(fd);
-	buf[strlen(buf) - 1] = '\0';
 	lazy = !strcmp(type, "DMA-FQ");
 	return !strcmp(buf, type);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What init.c, process 1 of every guest, and bench.c have in common */
+/* What init.c, process 1 of every guest, and the programs that it runs have in common */
 #include <stdbool.h>
 #include "kselftest.h"
 
@@ -27,6 +27,25 @@ static int ask_host(const char *what)
 	if (read(0, answer, sizeof(answer) - 1) <= 0)
 		ksft_exit_fail_perror("no answer from the host");
 	return atoi(answer);
+}
+
+/* Put the type of the default domain of @device's group, "DMA-FQ", into @buf; is there one? */
+static inline bool read_type(const char *device, char *buf, size_t size)
+{
+	ssize_t len;
+	int fd;
+
+	if (chdir("/sys/bus/pci/devices") || chdir(device))
+		return false;
+	fd = open("iommu_group/type", O_RDONLY);
+	if (fd < 0)
+		return false;
+	len = read(fd, buf, size - 1);
+	close(fd);
+	if (len <= 0)
+		return false;
+	buf[len - 1] = '\0'; /* in place of the newline */
+	return true;
 }
 
 /* The number that follows ':', or begins, the line of @path that begins with @label */
@@ -65,7 +84,7 @@ static bool write_file(const char *path, const char *text)
  * How often has the IOTLB been invalidated for @device until now? The host counts, if
  * that is @who, or the kernel, as s390's does, and apart from that what maps have cost.
  */
-static long count_invalidations(const char *device, const char *who)
+static inline long count_invalidations(const char *device, const char *who)
 {
 	const char *all = "Global RPCITs", *some = "Sync RPCITs";
 

@@ -47,13 +47,13 @@
 #include <linux/reboot.h>
 #include <linux/uio.h>
 #include "guest.h"
+#include "log.h"
 
 #define JUDGE "/default_domain"
 #define SUBTEST "    " /* what KTAP has before each line of one */
 #define RECORD_SIZE 16 /* bytes: a record is its own number, in text */
 #define DISK_RECORDS 65536
 #define READ_SECONDS 20 /* until a read is taken for lost */
-#define LOG_RECORD 2049 /* bytes: its PRINTK_MESSAGE_MAX, and a NUL */
 #define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
 #define TAINT_TEST 0x40000 /* bit 18: KUnit has run a test */
 #define KUNIT_DIR "/sys/kernel/debug/kunit"
@@ -513,86 +513,15 @@ static void check_writes(void)
 	check_derived("--write");
 }
 
-/*
- * Is it an error of QEMU's clock, which happens where the host has no time for QEMU?
- * Seen in one boot of 1500: the clock is read before there is an IOMMU driver.
- */
-static bool is_of_the_clock(const char *text)
-{
-	return !strcmp(text, "Unable to read current time from RTC");
-}
-
-/*
- * Read a record of /dev/kmsg, "priority,number,...;text", into @buf. Returns its number,
- * or -1 at the end. EPIPE says that the next one is lost; then comes one that is not.
- */
-static long read_record(int fd, char buf[LOG_RECORD])
-{
-	ssize_t len;
-
-	do {
-		len = read(fd, buf, LOG_RECORD - 1);
-	} while (len < 0 && errno == EPIPE);
-	if (len <= 0)
-		return -1;
-	buf[len] = '\0';
-	return atol(strchr(buf, ',') + 1);
-}
-
-/*
- * Has the kernel logged nothing of @level or worse? A priority is facility * 8 + level;
- * the kernel's own facility is 0. We cannot know what lost records said. The first one has
- * the number 0: if it is lost, no EPIPE tells.
- */
+/* Has the kernel logged nothing of @level or worse? */
 static bool log_is_clean(int level)
 {
-	char buf[LOG_RECORD], *text, *end;
-	long number, next = 0;
-	bool clean = true;
-	int fd;
+	int fd = open_log();
+	long next = 0;
+	bool clean = log_goes_on(fd, &next, level, NULL);
 
-	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	if (fd < 0)
-		ksft_exit_fail_perror("/dev/kmsg");
-	while ((number = read_record(fd, buf)) >= 0) {
-		if (number != next) {
-			ksft_print_msg("records were lost before number %ld\n",
-				       number);
-			clean = false;
-		}
-		next = number + 1;
-		text = strchr(buf, ';');
-		if (atoi(buf) > level || !text)
-			continue;
-		end = strchr(text, '\n');
-		if (end)
-			*end = '\0';
-		ksft_print_msg("the kernel says: %s\n", text + 1);
-		clean &= is_of_the_clock(text + 1);
-	}
-	if (errno != EAGAIN) {
-		ksft_perror("/dev/kmsg");
-		clean = false;
-	}
 	close(fd);
 	return clean;
-}
-
-/* Is the kernel tainted by @taint, and by nothing else? */
-static bool taint_is(int taint)
-{
-	char buf[16] = "";
-	int fd, len;
-
-	fd = open("/proc/sys/kernel/tainted", O_RDONLY);
-	if (fd < 0)
-		ksft_exit_fail_perror("/proc/sys/kernel/tainted");
-	len = read(fd, buf, sizeof(buf) - 1);
-	close(fd);
-	if (len > 0 && atoi(buf) == taint)
-		return true;
-	ksft_print_msg("the kernel's taint is not %d but %s\n", taint, buf);
-	return false;
 }
 
 static void check_kernel(void)

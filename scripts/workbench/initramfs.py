@@ -79,7 +79,11 @@ def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
         command(source, sources, arch.target, directory / name)
         for name, source in programs.items()
     ]
-    inputs = [*programs.values(), GUEST / "guest.h", *sorted(machine.MACHINES.glob("*.asl"))]
+    inputs = [
+        *programs.values(),
+        *sorted(GUEST.glob("*.h")),
+        *sorted(machine.MACHINES.glob("*.asl")),
+    ]
     inputs += sorted((sources.tree / "tools/include/nolibc").rglob("*.h"))
     inputs += [sources.tree / "tools/testing/selftests/kselftest.h"]
     for headers in sources.headers:
