@@ -39,7 +39,8 @@
  *  - nothing but the tests themselves has tainted the kernel, and lockdep, if
  *    it was built in, has found nothing.
  *
- * With "bench" for the first line it runs bench.c, and hands over the others.
+ * With "bench" or "attack" for the first line it runs bench.c or attack.c, and hands over
+ * the others.
  *
  * Prints KTAP. Built with nolibc, which the compiler includes by -include.
  */
@@ -697,13 +698,13 @@ static void judge_boot(void)
 }
 
 /* It speaks for itself, also if it fails. */
-static void run_bench(char *argv[])
+static void run_other(const char *program, char *argv[])
 {
 	pid_t pid = fork();
 
 	if (!pid) {
-		execve("/bench", argv, NULL);
-		ksft_exit_fail_perror("/bench");
+		execve(program, argv, NULL);
+		ksft_exit_fail_perror(program);
 	}
 	waitpid(pid, NULL, 0);
 }
@@ -745,7 +746,11 @@ int main(void)
 		return 0;
 	}
 	if (argc > 1 && !strcmp(argv[1], "bench")) {
-		run_bench(argv + 1);
+		run_other("/bench", argv + 1);
+		restart();
+	}
+	if (argc > 1 && !strcmp(argv[1], "attack")) {
+		run_other("/attack", argv + 1);
 		restart();
 	}
 	args.types[0] = "";

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import initramfs, machine, paths, process
+from workbench import initramfs, kernel, machine, paths, process
 
 HARNESS = r"""
 #define main guest_main
@@ -25,9 +25,10 @@ def _run(tmp_path: Path, stock: Path, source: str, body: str, given: bytes = b""
     """Compile a program of the guest's with another main(), and run that."""
     text = HARNESS % {"source": initramfs.GUEST / source, "body": body}
     (tmp_path / "test.c").write_text(text)
-    # Debian does not have the one of the benchmark
+    # Debian does not have the one of the benchmark, nor that of what attacks
     header = "linux/map_benchmark.h"
     paths.write(tmp_path / header, (stock / "include/uapi" / header).read_bytes())
+    paths.write(tmp_path / "linux/edu.h", (kernel.ATTACK / "edu.h").read_bytes())
     headers = [*initramfs.system_headers(), tmp_path]
     sources = initramfs.Sources(stock, headers)
     program = tmp_path / "test"
@@ -64,6 +65,34 @@ def test_the_last_line_need_not_end(tmp_path: Path, stock: Path) -> None:
 def test_a_disk_with_a_long_name_is_refused(tmp_path: Path, stock: Path, word: str) -> None:
     said = _run(tmp_path, stock, "bench.c", f'return read_often("{word}");')
     assert said == "status 0"
+
+
+FAULT = "DMAR: [DMA Read NO_PASID] Request device [0000:00:05.0] fault addr 0xfffe000 [x"
+
+
+@pytest.mark.parametrize(
+    "text, allowed, counted",
+    [
+        (FAULT, 1, 1),
+        ("DMAR: DRHD: handling fault status reg 2", 1, 0),
+        (FAULT.replace("05.0", "06.0"), 0, 0),
+        (FAULT.replace("0000:", "0001:"), 0, 0),
+        (FAULT.replace("fffe000", "ffff000"), 0, 0),
+        (FAULT.replace("fffe000", "fffe0000"), 0, 0),
+        (FAULT.replace("Read", "Write"), 0, 0),
+        (f"x {FAULT}", 0, 0),
+    ],
+)
+def test_an_attack_allows_its_own_fault_alone(
+    tmp_path: Path, stock: Path, text: str, allowed: int, counted: int
+) -> None:
+    """The device, the address and the direction have to be the right ones."""
+    body = 'device = "0000:00:05.0"; expect_fault(0xfffe123, false);'
+    body += f'int good = is_expected("{text}"); return good + 2 * faults;'
+    said = _run(tmp_path, stock, "attack.c", body)
+    assert said == f"status {allowed + 2 * counted}"
+    none = f'device = "0000:00:05.0"; expect_fault(0, false); return is_expected("{text}");'
+    assert _run(tmp_path, stock, "attack.c", none) == "status 0"
 
 
 def test_archive(tmp_path: Path) -> None:

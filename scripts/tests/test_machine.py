@@ -50,6 +50,10 @@ def test_all_of_ours() -> None:
         ("bounced 0000:00:02.0 junk", "must be one device"),
         ("device 0000:00:02.0 free nvme", "'0000:00:02.0' comes a second time"),
         ("append a='", "no closing quotation"),
+        ("attack 0000:00:05.0 free", "must be ADDRESS CLASS edu,OPTIONS"),
+        ("attack 0000:00:05.0 fre edu,addr=5", "'fre': must be one of: free"),
+        ("attack 00:05.0 free edu,addr=5", "'00:05.0': must be a PCI device"),
+        ("attack 0000:00:05.0 free nvme,addr=5", "must be ADDRESS CLASS edu,OPTIONS"),
     ],
 )
 def test_a_wrong_line_is_named(directory: Path, line: str, says: str) -> None:

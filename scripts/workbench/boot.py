@@ -10,6 +10,9 @@ iommu.strict=0 and iommu.strict=1.
   --all               every machine, unless some are named, under every iommu.strict and
                       iommu.passthrough, unless --strict or --passthrough gives one
   --odd               under each of the parameters in scripts/parameters instead
+  --attack            have a device do DMA to what has been unmapped instead, also under
+                      iommu.passthrough=1, and print what it has reached; on the machines
+                      that have one, unless some are named: see scripts/guest/attack.c
   --image IMAGE       boot a kernel that somebody else has built: a file for x86_64, or
                       debian:X.Y, the newest that Debian has of that version. Unless some
                       are named, on vtd and vtd-nopt. It is judged as stock is
@@ -55,7 +58,7 @@ from argparse import Namespace
 from typing import Mapping, Sequence
 
 from workbench import base as bases
-from workbench import build, emulator, image, initramfs, kernel, machine
+from workbench import attack, build, emulator, image, initramfs, kernel, machine
 from workbench import parameters, paths, progress, setup, verb, verdict
 from workbench.boots import UNREAD, Booter, How, Pool, Rows
 from workbench.job import Job, Way
@@ -74,7 +77,7 @@ def options() -> verb.Arguments:
     """Return the parser of our arguments."""
     parser = verb.Arguments(__doc__ or "")
     add = parser.add_argument
-    for flag in ("--all", "--odd", "--console", "--list"):
+    for flag in ("--all", "--odd", "--attack", "--console", "--list"):
         add(flag, action="store_true")
     add("--image")
     add("--arch")
@@ -96,6 +99,7 @@ def _refuse_together(asked: Namespace) -> None:
     """Raise CannotTell of options that mean nothing together."""
     pairs = [("odd", "all"), ("odd", "strict"), ("odd", "passthrough")]
     pairs += [("image", other) for other in ("odd", "kernel", "arch", "alternative")]
+    pairs += [("attack", other) for other in ("odd", "image", "replug")]
     if asked.image is not None and asked.related:
         raise CannotTell("--image and --with cannot go together")
     kernel.check_related(asked.related)
@@ -107,6 +111,8 @@ def _refuse_together(asked: Namespace) -> None:
         must_be_one_of("--alternative", asked.alternative, kernel.alternatives())
     if asked.image is not None and asked.base != "mainline":
         raise CannotTell("--image and --base cannot go together")
+    if asked.attack and (asked.accel != "tcg" or asked.base == "lts"):
+        raise CannotTell("--attack goes with tcg, and with mainline or its like")
     if asked.accel == "kvm" and not os.access("/dev/kvm", os.W_OK):
         raise CannotTell("--accel 'kvm': no access to /dev/kvm here, use tcg")
 
@@ -124,6 +130,8 @@ def choose(asked: Namespace) -> list[Machine]:
     names: Sequence[str] = named
     if not named and asked.image is not None:
         names = FOR_AN_IMAGE
+    elif not named and asked.attack:
+        names = [name for name, each in machine.read_all().items() if each.attacker]
     elif not named:
         names = (
             machine.names() if asked.all or asked.odd or asked.arch is not None else MAIN_JOB
@@ -141,6 +149,9 @@ def choose(asked: Namespace) -> list[Machine]:
         for each in chosen:
             if each.arch.name != "x86_64" or each.probe:
                 raise CannotTell(f"machine '{each.name}': --image is for those of x86_64")
+    for each in chosen:
+        if asked.attack:
+            attack.attacker(each)
     if asked.alternative is not None:
         chosen = _of_vtd(chosen, named)
     if not chosen:
@@ -168,6 +179,8 @@ def _plain_ways(asked: Namespace) -> list[Way]:
             words = [f"iommu.strict={strict}"] if strict != UNSET else []
             words += [f"iommu.passthrough={passthrough}"] if passthrough != UNSET else []
             ways.append(Way(Setting(strict, passthrough), tuple(words)))
+    if asked.attack and not (asked.strict or asked.passthrough or asked.all):
+        ways.append(Way(Setting(UNSET, "1"), ("iommu.passthrough=1",)))
     return ways
 
 
@@ -244,13 +257,15 @@ def _jobs(
     ]
 
 
-def _say_what(jobs: Sequence[Job], kernels: Mapping[str, kernel.Kernel]) -> None:
+def _say_what(
+    jobs: Sequence[Job], kernels: Mapping[str, kernel.Kernel], seconds: int = SECONDS_PER_BOOT
+) -> None:
     """Say what is going to be done, and about how long the parts take that take long."""
     machines = dict.fromkeys(job.machine.name for job in jobs)
     wide = (os.cpu_count() or 1) + 1
     progress.say(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
-        f"{wide} at a time, about {len(jobs) * SECONDS_PER_BOOT // wide + 2} s"
+        f"{wide} at a time, about {len(jobs) * seconds // wide + 2} s"
     )
     wanted = dict.fromkeys((job.machine.arch, job.machine.probe) for job in jobs)
     for arch, is_probe in wanted:
@@ -308,10 +323,14 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
         name: kernel.with_related(plain, asked.related)
         for name, plain in _kernels(base, names).items()
     }
-    _say_what(jobs, kernels)
+    if asked.attack:
+        kernels = {name: kernel.attacked(each) for name, each in kernels.items()}
+    _say_what(jobs, kernels, attack.SECONDS if asked.attack else SECONDS_PER_BOOT)
     stock = kernel.stock(base)
-    booter = Booter(_how(asked), paths.run_directory("boot"), verdict.Parser(stock.tree))
-    pool = Pool(booter, Rows(asked.all, jobs), len(jobs))
+    kind = attack.Booter if asked.attack else Booter
+    booter = kind(_how(asked), paths.run_directory("boot"), verdict.Parser(stock.tree))
+    rows = attack.Rows(jobs) if asked.attack else Rows(asked.all, jobs)
+    pool = Pool(booter, rows, len(jobs))
     try:
         for machines in _by_arch(chosen).values():
             ours = [job for job in jobs if job.machine in machines]

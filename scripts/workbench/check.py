@@ -182,8 +182,14 @@ def _compile_locked(
     return look.tool(*command, *objects)
 
 
+def our_sources() -> list[Path]:
+    """Return the C files that are no part of the series."""
+    found = list((paths.SCRIPTS / "guest").glob("*.[ch]"))
+    return sorted(found + list(kernel.ATTACK.glob("*.[ch]")))
+
+
 def check_checkpatch(look: Look) -> None:
-    """what checkpatch.pl --strict says of each mail, of related/, and of scripts/guest"""
+    """what checkpatch.pl --strict says of each mail, of related/, and of our own C files"""
     written = [
         mail
         for cover in commits.read()
@@ -201,9 +207,10 @@ def check_checkpatch(look: Look) -> None:
         words = [*command, "--no-signoff", *ignored, str(diff)]
         said.append(look.tool(*words, cwd=look.stock, good=good))
     root = ["--root", str(look.stock), "-f"]
-    sources = sorted((paths.SCRIPTS / "guest").glob("*.[ch]"))
     script = str(look.stock / command[0])
-    said.append(look.tool(script, *command[1:], *root, *sources, cwd=paths.TOP, good=good))
+    said.append(
+        look.tool(script, *command[1:], *root, *our_sources(), cwd=paths.TOP, good=good)
+    )
     if any(text.strip() for text in said):
         raise Found("checkpatch.pl is not silent")
 
@@ -359,7 +366,7 @@ def check_clang_format(look: Look) -> None:
     told.write_text(style.replace("ForEachMacros:", macro, 1))
     names = [name for name in patches.series_files() if name.endswith((".c", ".h"))]
     files = [paths.TOP / name for name in names]
-    files += sorted((paths.SCRIPTS / "guest").glob("*.[ch]"))
+    files += our_sources()
     command = [f"clang-format{packages.LLVM}", f"--style=file:{told}", "--dry-run", "-Werror"]
     look.tool(*command, *files)
 

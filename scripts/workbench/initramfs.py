@@ -53,6 +53,9 @@ def _programs(sources: Sources) -> dict[str, Path]:
     # 6.12 keeps to itself how to call its benchmark, and so does Debian
     if any((path / "linux/map_benchmark.h").exists() for path in sources.headers):
         programs["bench"] = GUEST / "bench.c"
+    # Only kernels that are made for it have what attacks
+    if any((path / "linux/edu.h").exists() for path in sources.headers):
+        programs["attack"] = GUEST / "attack.c"
     return programs
 
 

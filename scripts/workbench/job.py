@@ -57,6 +57,10 @@ class Job:
         """Return the type that a device has to have."""
         return policy.boot_type(self.class_of(device), self.setting, self.does_as)
 
+    def reach_of(self, device: Device) -> str:
+        """Return until when a device has to reach what has been unmapped."""
+        return policy.reach(self.class_of(device), self.setting, self.does_as)
+
     def is_too_strict(self, device: Device) -> bool:
         """Whether somebody else's kernel makes a device strict that patched would not."""
         patched = policy.boot_type(device.policy, self.setting, "patched")

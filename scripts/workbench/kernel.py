@@ -13,6 +13,7 @@ from workbench.status import CannotTell, must_be_one_of
 
 PROBES = paths.SCRIPTS / "probe"
 RELATED = paths.TOP / "related"
+ATTACK = PROBES / "attack"
 ALTERNATIVES = RELATED / "alternatives"
 SUITES_OF = ".kunit.patch"  # what a related patch adds to the suites
 SUITE = "drivers/iommu/iommu-kunit.c"
@@ -124,6 +125,16 @@ def probed(kernel: Kernel) -> Kernel:
     """The same, but with drivers that require translation, and without a suite to run."""
     edits = patches.apply_all(kernel.base.stock, kernel.edits, probes())
     return replace(kernel, name=f"{kernel.name}-probe", edits=edits, fragments=(), like=kernel)
+
+
+def attacked(kernel: Kernel) -> Kernel:
+    """The same, but with a driver for a device that attacks, and without a suite to run."""
+    edits = dict(patches.apply_all(kernel.base.stock, kernel.edits, [ATTACK / "edu.patch"]))
+    edits["drivers/misc/edu.c"] = (ATTACK / "edu.c").read_bytes()
+    edits["include/uapi/linux/edu.h"] = (ATTACK / "edu.h").read_bytes()
+    name = f"{kernel.name}-attack"
+    like = attacked(kernel.like) if kernel.like else kernel
+    return replace(kernel, name=name, edits=edits, fragments=("attack",), like=like)
 
 
 def kept(base: bases.Base, name: str) -> Kernel:

@@ -24,7 +24,7 @@ KINDS = ("virtio-blk", "nvme", "edu")
 
 _MACHINE_KEYS = (
     *("about", "arch", "qemu", "append", "probe", "warns", "count", "bounced", "plug"),
-    *("device", "writes", "strict", "needs"),
+    *("device", "writes", "strict", "needs", "attack"),
 )
 _ARCH_KEYS = ("image", "target", "console", "qemu", "disks", "nvme", "append", "skips")
 _ONCE = (
@@ -38,6 +38,7 @@ _ONCE = (
     "target",
     "console",
     "needs",
+    "attack",
 )
 
 
@@ -58,6 +59,20 @@ class Device:
     def is_disk(self) -> bool:
         """Whether it is read."""
         return self.kind != "edu"
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """A device that attacks, and what QEMU is told to have it."""
+
+    device: Device
+    options: str
+
+    @property
+    def bus(self) -> str:
+        """What its options say of where it is, which it then has for itself; or ""."""
+        words = self.options.split(",")
+        return next((word for word in words if word.startswith("bus=")), "")
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,7 @@ class Machine:
     warns: bool
     strict: bool
     needs: str
+    attacker: Optional[Attacker] = None
 
     def device(self, address: str) -> Device:
         """Return one of its devices."""
@@ -155,6 +171,12 @@ class _Lines:
         return word
 
 
+def _class(lines: _Lines, number: int, word: str) -> policy.Class:
+    if word not in policy.CLASSES:
+        lines.refuse(number, f"'{word}': must be one of: {' '.join(policy.CLASSES)}")
+    return policy.CLASSES[word]
+
+
 def _devices(lines: _Lines) -> list[Device]:
     devices: list[Device] = []
     for number, value in lines.values.get("device", []):
@@ -164,11 +186,10 @@ def _devices(lines: _Lines) -> list[Device]:
         address = lines.address(number, words[0])
         if address in [device.address for device in devices]:
             lines.refuse(number, f"'{address}' comes a second time")
-        if words[1] not in policy.CLASSES:
-            lines.refuse(number, f"'{words[1]}': must be one of: {' '.join(policy.CLASSES)}")
+        class_ = _class(lines, number, words[1])
         if words[2] not in KINDS:
             lines.refuse(number, f"'{words[2]}': must be one of: {' '.join(KINDS)}")
-        devices.append(Device(address, words[2], policy.CLASSES[words[1]]))
+        devices.append(Device(address, words[2], class_))
     if not devices:
         raise CannotTell(f"{lines.file}: 'device' is missing")
     return devices
@@ -199,6 +220,17 @@ def _plug(lines: _Lines, devices: Sequence[Device]) -> Optional[tuple[str, str]]
     if len(words) != 2:
         lines.refuse(number, f"'{value}': must be ADDRESS and what device_add is told")
     return named[0], words[1]
+
+
+def _attacker(lines: _Lines) -> Optional[Attacker]:
+    for number, value in lines.values.get("attack", []):
+        words = value.split()
+        if len(words) != 3 or not words[2].startswith("edu,"):
+            lines.refuse(number, f"'{value}': must be ADDRESS CLASS edu,OPTIONS")
+        address = lines.address(number, words[0])
+        device = Device(address, "edu", _class(lines, number, words[1]))
+        return Attacker(device, words[2])
+    return None
 
 
 def arch(name: str, directory: Path = MACHINES) -> Arch:
@@ -241,6 +273,7 @@ def read(name: str, directory: Path = MACHINES) -> Machine:
         warns=lines.yes("warns"),
         strict=lines.yes("strict"),
         needs=lines.text("needs"),
+        attacker=_attacker(lines),
     )
 
 

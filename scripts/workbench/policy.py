@@ -15,6 +15,11 @@ from typing import Collection
 STOCK = "stock"
 ALTERNATIVE = "alternative"  # VT-d of related/alternatives/, which requires nothing
 
+# Until when a device reaches what has been unmapped
+NEVER = "never"
+UNTIL_FLUSH = "until the flush"
+NOT_TRANSLATED = "not translated"
+
 WORDS = ("DMA", "DMA-FQ", "auto", "identity", "nonsense")  # that are written to sysfs
 
 
@@ -108,6 +113,12 @@ def boot_type(device: Class, setting: Setting, kernel: str) -> str:
     """Return the type that a device has after boot, or after it was plugged in."""
     kind = _boot_type(_as_answered(device, kernel), setting, kernel)
     return "DMA" if device.late and device.cured and kind == "DMA-FQ" else kind
+
+
+def reach(device: Class, setting: Setting, kernel: str) -> str:
+    """Return until when a device reaches by DMA what has been unmapped."""
+    kind = boot_type(device, setting, kernel)
+    return {"DMA": NEVER, "DMA-FQ": UNTIL_FLUSH}.get(kind, NOT_TRANSLATED)
 
 
 def _boot_type(device: Class, setting: Setting, kernel: str) -> str:
