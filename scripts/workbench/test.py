@@ -4,9 +4,9 @@ Usage: scripts/test [--full] [--list] [PART ...]
 
 Run the checks of this project: the workbench's own tests, that each series applies to each
 base, alone and with the other, and survives as commits and mails, static checks, the x86_64
-machines under every setting, KUnit there and on User Mode Linux, a short benchmark, that
-the harness can fail and that KUnit can: see scripts/mutate. Installs and builds what is
-missing first.
+machines under every setting, a device that attacks on them, KUnit there and on User Mode
+Linux, a short benchmark, that the harness can fail and that KUnit can: see scripts/mutate.
+Installs and builds what is missing first.
 
   --full  also what takes a kernel more to build, or a machine: the parts that --list marks.
           Each takes less than an hour
@@ -190,6 +190,8 @@ REFUSALS = (
     ("'um'", "kunit", "--arch", "um", "--debug"),
     ("'nosuch'", "kunit", "--with", "nosuch"),
     ("'nosuch'", "boot", "--alternative", "nosuch"),
+    ("'vtd-nopt-cm'", "boot", "--attack", "vtd-nopt-cm"),
+    ("--attack and --image", "boot", "--attack", "--image", "/bin/sh"),
     ("given twice", "boot", "--with", "untrusted", "--with", "untrusted"),
     ("'s390'", "kunit", "--arch", "s390", "--64k"),
     ("'nosuch'", "mutate", "nosuch"),
@@ -452,6 +454,37 @@ def trust_forgotten(run: Run) -> None:
         raise Wrong("it is not the selftest that has found it by itself")
 
 
+def attacks(run: Run) -> None:
+    """a device that attacks reaches what it may, and no more"""
+    _boot(run, "--attack")
+
+
+def attacks_cured(run: Run) -> None:
+    """and with the related patch what is not trusted reaches nothing"""
+    words = ["vtd-late", "vtd-nopt-late", "--strict", "0", "--kernel", "patched"]
+    said = run.good(script("boot"), "--attack", *words, "--with", "untrusted")
+    if said.count("strict, untrusted") != 2:
+        raise Wrong("it is not strict everywhere")
+
+
+def attacks_all_cured(run: Run) -> None:
+    """a device that attacks, with the related patch, everywhere"""
+    said = run.good(script("boot"), "--attack", "--with", "untrusted", "--all")
+    if "LAZY" in said:
+        raise Wrong("a device that is not trusted is lazy")
+
+
+def attacks_fail(run: Run) -> None:
+    """an attack fails that never begins, is another device's, or beyond the device's mask"""
+    words = ["vtd-nopt", "--kernel", "patched", "--strict", "1", "--append"]
+    for word, says in (
+        ("edu.spoil=never", "the DMA has not begun"),
+        ("edu.spoil=other", "Request device [0000:00:06.0]"),
+        ("edu.mask=32", "UNEXPECTED: mapped failed"),
+    ):
+        run.fails(1, says, script("boot"), "--attack", *words, word)
+
+
 def two_ops(run: Run) -> None:
     """two sets of ops for VT-d, to compare with"""
     _boot(run, "--alternative", "two-ops", "--all")
@@ -694,6 +727,10 @@ PARTS: Mapping[str, Part] = {
         (mails_mainline, mails_lts, mails_backport, mails_fail),
     ),
     "machines": Part("the machines of x86_64", (machines, odd, replug)),
+    "attack": Part(
+        "a device that attacks, and that this can fail",
+        (attacks, attacks_cured, attacks_fail),
+    ),
     "selftest": Part(
         "the selftest elsewhere, and that it can fail",
         (judge_with_libc, kselftest, trust_forgotten),
@@ -702,6 +739,9 @@ PARTS: Mapping[str, Part] = {
     "static": Part("static checks", (static,)),
     "bench": Part("the benchmark", (bench,)),
     "mutants": Part("that KUnit can fail", (mutants,)),
+    "attack-cured": Part(
+        "a device that attacks, with the related patch", (attacks_all_cured,), True
+    ),
     "archs": Part(
         "arm64, s390 and RISC-V",
         (arm64, s390, riscv, kunit_arm64, kunit_arm64_64k, kunit_s390),
