@@ -514,28 +514,10 @@ static void check_writes(void)
 	check_derived("--write");
 }
 
-/* Has the kernel logged nothing of @level or worse? */
-static bool log_is_clean(int level)
-{
-	int fd = open_log();
-	long next = 0;
-	bool clean = log_goes_on(fd, &next, level, NULL);
-
-	close(fd);
-	return clean;
-}
-
 static void check_kernel(void)
 {
-	bool clean;
-
-	if (args.warns) {
-		ksft_test_result(taint_is(TAINT_WARN), "kernel log\n");
-		return;
-	}
-	clean = log_is_clean(LOG_ERR);
-	clean &= taint_is(0);
-	ksft_test_result(clean, "kernel log\n");
+	ksft_test_result(args.warns ? taint_is(TAINT_WARN) : kernel_is_clean(),
+			 "kernel log\n");
 }
 
 /* lockdep says nothing more once it has found something, and puts it down here. */

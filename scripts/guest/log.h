@@ -90,3 +90,23 @@ static bool taint_is(int taint)
 	ksft_print_msg("the kernel's taint is not %d but %s\n", taint, buf);
 	return false;
 }
+
+/* Has the kernel logged nothing of @level or worse? */
+static inline bool log_is_clean(int level)
+{
+	int fd = open_log();
+	long next = 0;
+	bool clean = log_goes_on(fd, &next, level, NULL);
+
+	close(fd);
+	return clean;
+}
+
+/* Has it logged no error, and not warned? */
+static inline bool kernel_is_clean(void)
+{
+	bool clean = log_is_clean(LOG_ERR);
+
+	clean &= taint_is(0);
+	return clean;
+}
