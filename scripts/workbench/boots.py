@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Collection, Mapping, Sequence
+from typing import Collection, Mapping, Protocol, Sequence
 
 from workbench import guest, initramfs, machine, paths, progress, table, verdict
 from workbench.job import Job, expected_results, told
@@ -23,6 +23,7 @@ class Result:
 
     types: that the guest reported, by device. complaints: what is wrong with its report.
     fault: why there is none. unread: devices that were not read, for want of a driver.
+    passed: the results that are ok.
     """
 
     job: Job
@@ -31,6 +32,7 @@ class Result:
     complaints: Sequence[str] = ()
     fault: str = ""
     unread: Sequence[str] = ()
+    passed: Sequence[str] = ()
 
 
 def _types(console: str) -> dict[str, str]:
@@ -69,18 +71,29 @@ class Booter:
     parser: verdict.Parser
     turn: threading.Lock = field(default_factory=threading.Lock)
 
+    def told(self, job: Job) -> list[str]:
+        """Return what the guest is told."""
+        return told(job, self.how.has_drivers, self.how.replugs)
+
+    def expected(self, job: Job) -> list[verdict.Expected]:
+        """Return what the guest has to report."""
+        return expected_results(job, self.how.has_drivers, self.how.replugs)
+
+    def options(self, job: Job) -> list[str]:
+        """Return QEMU's options for what the guest has."""
+        return guest.machine_options(job.machine)
+
     def boot(self, job: Job, image_file: Path, files: Path) -> Result:
         """Boot and judge. files: the directory of what a guest boots with."""
         log = self.run / job.name
         initrd = self.run / f"{job.name}.initrd"
         how, each = self.how, job.machine
-        lines = told(job, how.has_drivers, how.replugs)
-        initramfs.tell(files / "initramfs.cpio", lines, initrd)
+        initramfs.tell(files / "initramfs.cpio", self.told(job), initrd)
         limit = how.timeout + SECONDS_PER_REPLUG * how.replugs
         trace = self.run / f"{job.name}.trace"
         trace.touch()
         words = [*each.append, *job.way.words, *how.append]
-        command = guest.qemu(each.arch, how.accel) + guest.machine_options(each)
+        command = guest.qemu(each.arch, how.accel) + self.options(job)
         command += guest.trace_options(each, trace)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
         plug = each.plug[1] if each.plug else ""
@@ -93,7 +106,7 @@ class Booter:
         """Return what came of a boot whose guest has ended."""
         console = log.read_text(errors="replace")
         result = Result(job, log, _types(console), fault=outcome.fault)
-        expected = expected_results(job, self.how.has_drivers, self.how.replugs)
+        expected = self.expected(job)
         with self.turn:  # kunit_parser prints, or is told where to, for all threads
             report = self.parser.parse(console)
         said = verdict.complaints(report, expected)
@@ -101,11 +114,16 @@ class Booter:
         result.unread = [
             part.name.split()[0] for part in report.parts if part.reason == UNREAD
         ]
-        for device in job.machine.devices:
-            want = job.type_of(device)
+        result.passed = [part.name for part in report.parts if part.status == "SUCCESS"]
+        self.check(result)
+        return result
+
+    def check(self, result: Result) -> None:
+        """Add to what is wrong what the guest has passed and should not have."""
+        for device in result.job.machine.devices:
+            want = result.job.type_of(device)
             if result.types.get(device.address, "none") != want and not result.complaints:
                 result.complaints = [f"{device.address} should be {want}, and yet was passed"]
-        return result
 
 
 def _columns(kernels: Collection[str]) -> tuple[str, str]:
@@ -116,6 +134,13 @@ def _columns(kernels: Collection[str]) -> tuple[str, str]:
     if others and "patched" in kernels:
         return "patched", others[0]
     return "stock", others[0] if others else "patched"
+
+
+class Taker(Protocol):
+    """What results go to as boots end."""
+
+    def add(self, result: Result) -> None:
+        """Take a result."""
 
 
 class Rows:
@@ -180,7 +205,7 @@ class Pool:
     """Boots under way, as many at a time as keep the machine busy: they wait as well."""
 
     booter: Booter
-    rows: Rows
+    rows: Taker
     total: int
     executor: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor((os.cpu_count() or 1) + 1)
