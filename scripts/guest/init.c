@@ -39,8 +39,8 @@
  *  - nothing but the tests themselves has tainted the kernel, and lockdep, if
  *    it was built in, has found nothing.
  *
- * With "bench" or "attack" for the first line it runs bench.c or attack.c, and hands over
- * the others.
+ * With "bench", "attack" or "loads" for the first line it runs bench.c, attack.c or loads.c,
+ * and hands over the others.
  *
  * Prints KTAP. Built with nolibc, which the compiler includes by -include.
  */
@@ -679,14 +679,14 @@ static void judge_boot(void)
 	check_kernel();
 }
 
-/* It speaks for itself, also if it fails. */
-static void run_other(const char *program, char *argv[])
+/* The program @argv[0] of / speaks for itself, also if it fails. */
+static void run_instead(char *argv[])
 {
 	pid_t pid = fork();
 
 	if (!pid) {
-		execve(program, argv, NULL);
-		ksft_exit_fail_perror(program);
+		execve(argv[0], argv, NULL);
+		ksft_exit_fail_perror(argv[0]);
 	}
 	waitpid(pid, NULL, 0);
 }
@@ -727,12 +727,10 @@ int main(void)
 		judge_kunit();
 		return 0;
 	}
-	if (argc > 1 && !strcmp(argv[1], "bench")) {
-		run_other("/bench", argv + 1);
-		restart();
-	}
-	if (argc > 1 && !strcmp(argv[1], "attack")) {
-		run_other("/attack", argv + 1);
+	if (argc > 1 &&
+	    (!strcmp(argv[1], "bench") || !strcmp(argv[1], "attack") ||
+	     !strcmp(argv[1], "loads"))) {
+		run_instead(argv + 1);
 		restart();
 	}
 	args.types[0] = "";

@@ -95,6 +95,24 @@ def test_an_attack_allows_its_own_fault_alone(
     assert _run(tmp_path, stock, "attack.c", none) == "status 0"
 
 
+@pytest.mark.parametrize(
+    "expect, count, uses, good",
+    [
+        *(("strict", 512, 512, 1), ("strict", 511, 512, 0), ("strict", 0, 0, 0)),
+        *(("strict", 5000, 512, 1), ("strict", 0, -1, 0)),
+        *(("lazy", 31, 512, 1), ("lazy", 32, 512, 0), ("lazy", 0, 0, 0), ("lazy", 0, 16, 1)),
+        *(("waits", 512, 512, 1), ("waits", 511, 512, 0), ("waits", 0, 0, 0)),
+        *(("waits", 543, 512, 1), ("waits", 544, 512, 0)),
+        *(("strickt", 512, 512, 0), ("", 512, 512, 0)),
+    ],
+)
+def test_how_often_a_load_may_invalidate(
+    tmp_path: Path, stock: Path, expect: str, count: int, uses: int, good: int
+) -> None:
+    body = f'return as_expected("{expect}", {count}, {uses});'
+    assert _run(tmp_path, stock, "loads.c", body) == f"status {good}"
+
+
 def test_archive(tmp_path: Path) -> None:
     """As cpio(5) reads it; more than the 32 arguments of the kernel's fit in."""
     base = tmp_path / "base"

@@ -26,13 +26,16 @@ iommu.strict=0 and iommu.strict=1.
                       related/alternatives/, another way to make lazy what is behind
                       VT-d without pass-through; only machines with VT-d
   --with NAME         both kernels with related/NAME.patch on top; may be given again
+  --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
+                      with iommu.strict=1 and 0, instead. Unless some are named, on vtd,
+                      vtd-nopt and smmuv3-probe
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
-  --timeout SECONDS   until a guest counts as hung, 60 unless given, and 5 more for
-                      each --replug
+  --timeout SECONDS   until a guest counts as hung, 60 unless given, with --loads 600, and
+                      5 more for each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
@@ -55,10 +58,11 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from pathlib import Path
 from typing import Mapping, Sequence
 
 from workbench import base as bases
-from workbench import attack, build, emulator, image, initramfs, kernel, machine
+from workbench import attack, build, emulator, image, initramfs, kernel, loads, machine
 from workbench import parameters, paths, progress, setup, verb, verdict
 from workbench.boots import UNREAD, Booter, How, Pool, Rows
 from workbench.job import Job, Way
@@ -77,7 +81,7 @@ def options() -> verb.Arguments:
     """Return the parser of our arguments."""
     parser = verb.Arguments(__doc__ or "")
     add = parser.add_argument
-    for flag in ("--all", "--odd", "--attack", "--console", "--list"):
+    for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list"):
         add(flag, action="store_true")
     add("--image")
     add("--arch")
@@ -89,7 +93,7 @@ def options() -> verb.Arguments:
     add("--passthrough", type=verb.one_of(*SETTINGS))
     add("--append", default="")
     add("--replug", type=verb.number)
-    add("--timeout", type=verb.number, default=60)
+    add("--timeout", type=verb.number)
     add("--accel", type=verb.one_of("tcg", "kvm"), default="tcg")
     add("machines", nargs="*")
     return parser
@@ -99,11 +103,13 @@ def _refuse_together(asked: Namespace) -> None:
     """Raise CannotTell of options that mean nothing together."""
     pairs = [("odd", "all"), ("odd", "strict"), ("odd", "passthrough")]
     pairs += [("image", other) for other in ("odd", "kernel", "arch", "alternative")]
-    pairs += [("attack", other) for other in ("odd", "image", "replug")]
+    pairs += [("attack", other) for other in ("odd", "image", "replug", "loads", "alternative")]
     if asked.image is not None and asked.related:
         raise CannotTell("--image and --with cannot go together")
     kernel.check_related(asked.related)
     pairs += [("alternative", other) for other in ("odd", "kernel", "arch")]
+    pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
+    pairs += [("loads", "passthrough"), ("loads", "replug")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
@@ -132,6 +138,8 @@ def choose(asked: Namespace) -> list[Machine]:
         names = FOR_AN_IMAGE
     elif not named and asked.attack:
         names = [name for name, each in machine.read_all().items() if each.attacker]
+    elif not named and asked.loads:
+        names = loads.MACHINES
     elif not named:
         names = (
             machine.names() if asked.all or asked.odd or asked.arch is not None else MAIN_JOB
@@ -152,6 +160,9 @@ def choose(asked: Namespace) -> list[Machine]:
     for each in chosen:
         if asked.attack:
             attack.attacker(each)
+    if asked.loads:
+        for each in chosen:
+            loads.check(each, loads.read())
     if asked.alternative is not None:
         chosen = _of_vtd(chosen, named)
     if not chosen:
@@ -186,6 +197,8 @@ def _plain_ways(asked: Namespace) -> list[Way]:
 
 def ways(asked: Namespace, chosen: Sequence[Machine]) -> dict[str, list[Way]]:
     """Return how each machine is booted, by its name."""
+    if asked.loads:
+        return {each.name: list(loads.STRICT_FIRST) for each in chosen}
     if not asked.odd:
         plain = _plain_ways(asked)
         return {each.name: plain for each in chosen}
@@ -222,18 +235,26 @@ def _kernels(base: bases.Base, names: Sequence[str]) -> dict[str, kernel.Kernel]
 
 
 def _build_arch(
-    pool: Pool, kernels: Mapping[str, kernel.Kernel], jobs: Sequence[Job], stock: kernel.Kernel
+    pool: Pool,
+    kernels: Mapping[str, kernel.Kernel],
+    jobs: Sequence[Job],
+    stock: kernel.Kernel,
+    more: tuple[str, ...],
 ) -> None:
-    """Build what the machines of one architecture need, and have them booted meanwhile."""
+    """Build what the machines of one architecture need, and have them booted meanwhile.
+
+    more: see build.Target.
+    """
     arch = jobs[0].machine.arch
     run = pool.booter.run
     files = run / f"guest-{arch.name}"
     for name, plain in kernels.items():
         for is_probe in sorted({job.machine.probe for job in jobs}):
             built = kernel.probed(plain) if is_probe else plain
-            image_file = build.build_one(built, arch, run / f"{built.name}-{arch.name}")
+            image_file = build.build_one(built, arch, run / f"{built.name}-{arch.name}", more)
             if not files.exists():
-                headers = built.tree / f"obj-{arch.name}" / "usr/include"
+                target = build.Target(arch.name, arch.image, more)
+                headers = built.tree / f"obj-{target.name}" / "usr/include"
                 sources = initramfs.Sources(stock.tree, [headers])
                 initramfs.guest_files(sources, arch, headers.parents[1] / "guest", files)
             wanted = [
@@ -258,11 +279,15 @@ def _jobs(
 
 
 def _say_what(
-    jobs: Sequence[Job], kernels: Mapping[str, kernel.Kernel], seconds: int = SECONDS_PER_BOOT
+    jobs: Sequence[Job],
+    kernels: Mapping[str, kernel.Kernel],
+    more: tuple[str, ...],
+    seconds: int = SECONDS_PER_BOOT,
 ) -> None:
     """Say what is going to be done, and about how long the parts take that take long."""
     machines = dict.fromkeys(job.machine.name for job in jobs)
     wide = (os.cpu_count() or 1) + 1
+    seconds = loads.SECONDS_PER_BOOT if more else SECONDS_PER_BOOT
     progress.say(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
         f"{wide} at a time, about {len(jobs) * seconds // wide + 2} s"
@@ -271,7 +296,7 @@ def _say_what(
     for arch, is_probe in wanted:
         for plain in kernels.values():
             built = kernel.probed(plain) if is_probe else plain
-            outlook = build.outlook(built, build.Target(arch.name, arch.image))
+            outlook = build.outlook(built, build.Target(arch.name, arch.image, more))
             progress.say(f"boot: {built.name} for {arch.name}: {outlook}")
 
 
@@ -295,13 +320,24 @@ def _leave_out(
 
 def _how(asked: Namespace, has_drivers: bool = True) -> How:
     return How(
-        timeout=asked.timeout,
+        timeout=asked.timeout or (600 if asked.loads else 60),
         replugs=asked.replug or 1,
         accel=asked.accel,
         append=asked.append.split(),
         show=asked.console,
         has_drivers=has_drivers,
     )
+
+
+def _pool(asked: Namespace, jobs: Sequence[Job], run: Path, parser: verdict.Parser) -> Pool:
+    """Return what boots these, and prints the table that is asked for."""
+    if asked.loads:
+        rows = loads.read()
+        booter = loads.Booter(_how(asked), run, parser, loads=rows)
+        return Pool(booter, loads.Rows(rows, jobs), len(jobs))
+    if asked.attack:
+        return Pool(attack.Booter(_how(asked), run, parser), attack.Rows(jobs), len(jobs))
+    return Pool(Booter(_how(asked), run, parser), Rows(asked.all, jobs), len(jobs))
 
 
 def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
@@ -318,6 +354,8 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     setup.prepare(base, sorted({each.arch.name for each in chosen}))
     for each in chosen:
         emulator.check_events(each)
+    if asked.loads and not (base.stock / loads.NEEDS).exists():
+        raise CannotTell(f"--loads: {base.version} lacks {loads.NEEDS}")
     jobs = _jobs(chosen, how, names, asked.related)
     kernels = {
         name: kernel.with_related(plain, asked.related)
@@ -325,16 +363,14 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     }
     if asked.attack:
         kernels = {name: kernel.attacked(each) for name, each in kernels.items()}
-    _say_what(jobs, kernels, attack.SECONDS if asked.attack else SECONDS_PER_BOOT)
+    more = loads.CONFIG if asked.loads else ()
+    _say_what(jobs, kernels, more, attack.SECONDS if asked.attack else SECONDS_PER_BOOT)
     stock = kernel.stock(base)
-    kind = attack.Booter if asked.attack else Booter
-    booter = kind(_how(asked), paths.run_directory("boot"), verdict.Parser(stock.tree))
-    rows = attack.Rows(jobs) if asked.attack else Rows(asked.all, jobs)
-    pool = Pool(booter, rows, len(jobs))
+    pool = _pool(asked, jobs, paths.run_directory("boot"), verdict.Parser(stock.tree))
     try:
         for machines in _by_arch(chosen).values():
             ours = [job for job in jobs if job.machine in machines]
-            _build_arch(pool, kernels, ours, stock)
+            _build_arch(pool, kernels, ours, stock, more)
         return _end(pool)
     except Exception:
         pool.stop()

@@ -311,9 +311,9 @@ def copy_image(image: Path, to: Path) -> Path:
     return to
 
 
-def build_one(built: Kernel, arch: Arch, to: Path) -> Path:
-    """Have a kernel for an architecture; return a copy that stays."""
+def build_one(built: Kernel, arch: Arch, to: Path, more: tuple[str, ...] = ()) -> Path:
+    """Have a kernel for an architecture; return a copy that stays. more: see Target."""
     with paths.locked(built.base.directory):
         built.make()
-        image_file = kernel_image(built, Target(arch.name, arch.image))
+        image_file = kernel_image(built, Target(arch.name, arch.image, more))
         return copy_image(image_file, to)

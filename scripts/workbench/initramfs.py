@@ -56,6 +56,7 @@ def _programs(sources: Sources) -> dict[str, Path]:
     # Only kernels that are made for it have what attacks
     if any((path / "linux/edu.h").exists() for path in sources.headers):
         programs["attack"] = GUEST / "attack.c"
+        programs["loads"] = GUEST / "loads.c"
     return programs
 
 

@@ -166,7 +166,7 @@ class _Lines:
 
     def address(self, number: int, word: str) -> str:
         """Return a word if it is the address of a PCI device."""
-        if not _ADDRESS.match(word):
+        if not is_address(word):
             self.refuse(number, f"'{word}': must be a PCI device, as in 0000:00:02.0")
         return word
 
@@ -175,6 +175,11 @@ def _class(lines: _Lines, number: int, word: str) -> policy.Class:
     if word not in policy.CLASSES:
         lines.refuse(number, f"'{word}': must be one of: {' '.join(policy.CLASSES)}")
     return policy.CLASSES[word]
+
+
+def is_address(word: str) -> bool:
+    """Return whether a word is the name of a PCI device, as in 0000:00:02.0."""
+    return bool(_ADDRESS.match(word))
 
 
 def _devices(lines: _Lines) -> list[Device]:

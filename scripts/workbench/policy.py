@@ -135,6 +135,19 @@ def _boot_type(device: Class, setting: Setting, kernel: str) -> str:
     return in_force(setting)
 
 
+def invalidates(kind: str, by_iova: bool, related: Collection[str]) -> str:
+    """Return how often what is unmapped is invalidated in a domain of a type.
+
+    "strict": each time; "lazy": seldom; "waits": each time, though the domain is lazy.
+
+    by_iova: it is unmapped by dma_iova_destroy(), which waits unless related/iova-destroy.patch
+    is there.
+    """
+    if kind == "DMA":
+        return "strict"
+    return "waits" if by_iova and "iova-destroy" not in related else "lazy"
+
+
 def currents(device: Class) -> list[str]:
     """Return the types from which others are written for a device."""
     if not device.has_dma:

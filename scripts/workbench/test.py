@@ -180,6 +180,8 @@ REFUSALS = (
     ("'0'", "boot", "--replug", "0"),
     ("virtio-iommu", "boot", "--odd", "virtio-iommu"),
     ("--odd and --all", "boot", "--odd", "--all"),
+    ("--loads and --strict", "boot", "--loads", "--strict", "0"),
+    ("'virtio-iommu'", "boot", "--loads", "virtio-iommu"),
     ("--odd and --strict", "boot", "--odd", "--strict", "1"),
     ("'/nowhere'", "boot", "--image", "/nowhere"),
     ("'smmuv3'", "boot", "--image", "/bin/sh", "smmuv3"),
@@ -391,6 +393,35 @@ def _boot(run: Run, *words: str) -> None:
 def machines(run: Run) -> None:
     """every machine of x86_64, every setting"""
     _boot(run, "--all", "--arch", "x86_64")
+
+
+_LOADS = ("vtd", "vtd-nopt")
+
+
+def loads(run: Run) -> None:
+    """every load"""
+    _boot(run, "--loads", *_LOADS)
+
+
+def loads_destroyed_lazily(run: Run) -> None:
+    """every load with related/iova-destroy"""
+    said = run.good(script("boot"), "--loads", *_LOADS, "--with", "iova-destroy")
+    if "*" in said:
+        raise Wrong("something still waits")
+
+
+def loads_too_strict(run: Run) -> None:
+    """loads that are strict and should not be fail, and so do those that nobody counts"""
+    words = ["--loads", "vtd-nopt", "--kernel", "patched", "--append"]
+    said = run.fails(1, "!", script("boot"), *words, "iommu.strict=1")
+    if not re.search(r"^ahci +1.00 +1.00!$", said, re.M):
+        raise Wrong("it does not mark ahci")
+    run.fails(1, "proves nothing", script("boot"), *words, "iommu.strict=0")
+
+
+def loads_arm64(run: Run) -> None:
+    """every load on arm64"""
+    _boot(run, "--loads", "smmuv3-probe")
 
 
 def odd(run: Run) -> None:
@@ -731,6 +762,10 @@ PARTS: Mapping[str, Part] = {
         "a device that attacks, and that this can fail",
         (attacks, attacks_cured, attacks_fail),
     ),
+    "loads": Part(
+        "how often each load invalidates",
+        (loads, loads_destroyed_lazily, loads_too_strict),
+    ),
     "selftest": Part(
         "the selftest elsewhere, and that it can fail",
         (judge_with_libc, kselftest, trust_forgotten),
@@ -744,7 +779,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "archs": Part(
         "arm64, s390 and RISC-V",
-        (arm64, s390, riscv, kunit_arm64, kunit_arm64_64k, kunit_s390),
+        (arm64, s390, riscv, kunit_arm64, kunit_arm64_64k, kunit_s390, loads_arm64),
         True,
     ),
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_kselftest, lts_static), True),
