@@ -27,8 +27,8 @@ iommu.strict=0 and iommu.strict=1.
                       VT-d without pass-through; only machines with VT-d
   --with NAME         both kernels with related/NAME.patch on top; may be given again
   --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
-                      with iommu.strict=1 and 0, instead. Unless some are named, on vtd,
-                      vtd-nopt and smmuv3-probe
+                      with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
+                      vtd-nopt
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given

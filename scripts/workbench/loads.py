@@ -19,7 +19,7 @@ from workbench.job import Job, Way
 from workbench.status import CannotTell, must_be_one_of
 
 FILE = paths.SCRIPTS / "loads"
-MACHINES = ("vtd", "vtd-nopt", "smmuv3-probe")
+MACHINES = ("vtd", "vtd-nopt")
 NEEDS = "include/uapi/linux/map_benchmark.h"  # without it scripts/guest/loads.c is not built
 HOWS = ("read", "iova", "ping", "single", "sg", "rebind")
 SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC that others use, too
