@@ -103,7 +103,9 @@ def _refuse_together(asked: Namespace) -> None:
     """Raise CannotTell of options that mean nothing together."""
     pairs = [("odd", "all"), ("odd", "strict"), ("odd", "passthrough")]
     pairs += [("image", other) for other in ("odd", "kernel", "arch", "alternative")]
-    pairs += [("attack", other) for other in ("odd", "image", "replug", "loads", "alternative")]
+    pairs += [
+        ("attack", other) for other in ("odd", "image", "replug", "loads", "alternative")
+    ]
     if asked.image is not None and asked.related:
         raise CannotTell("--image and --with cannot go together")
     kernel.check_related(asked.related)

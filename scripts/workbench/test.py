@@ -757,6 +757,7 @@ PARTS: Mapping[str, Part] = {
     "loads": Part(
         "how often each load invalidates",
         (loads, loads_destroyed_lazily, loads_too_strict),
+        True,
     ),
     "selftest": Part(
         "the selftest elsewhere, and that it can fail",
