@@ -170,3 +170,14 @@ def test_what_a_guest_boots_with_is_made_again_if_it_must(
     monkeypatch.setattr(process, "stamp", lambda program: "another")
     initramfs.build(sources, arch, directory)
     assert len(made) == 6
+
+
+@pytest.mark.parametrize(
+    "header, programs", [("map_benchmark.h", {"bench", "loads"}), ("edu.h", {"attack"})]
+)
+def test_programs_need_headers(tmp_path: Path, header: str, programs: set[str]) -> None:
+    """What a kernel's headers lack, nothing is compiled for."""
+    paths.write(tmp_path / "linux" / header, b"")
+    sources = initramfs.Sources(tmp_path, [tmp_path])
+    always = {"init", "default_domain"}
+    assert initramfs.programs_of(sources).keys() == always | programs

@@ -48,15 +48,16 @@ def _compiler(target: str) -> list[str]:
     return [f"clang{LLVM}", f"--target={target}", "-fuse-ld=lld"]
 
 
-def _programs(sources: Sources) -> dict[str, Path]:
+def programs_of(sources: Sources) -> dict[str, Path]:
+    """Return the sources of the guest's programs that can be compiled, by their names."""
     programs = {"init": GUEST / "init.c", "default_domain": JUDGE}
     # 6.12 keeps to itself how to call its benchmark, and so does Debian
     if any((path / "linux/map_benchmark.h").exists() for path in sources.headers):
         programs["bench"] = GUEST / "bench.c"
+        programs["loads"] = GUEST / "loads.c"
     # Only kernels that are made for it have what attacks
     if any((path / "linux/edu.h").exists() for path in sources.headers):
         programs["attack"] = GUEST / "attack.c"
-        programs["loads"] = GUEST / "loads.c"
     return programs
 
 
@@ -78,7 +79,7 @@ def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
 
     Nothing is done if the sources are those of the last time.
     """
-    programs = _programs(sources)
+    programs = programs_of(sources)
     commands = [
         command(source, sources, arch.target, directory / name)
         for name, source in programs.items()
