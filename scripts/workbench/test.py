@@ -154,8 +154,9 @@ def judge_with_libc(run: Run) -> None:
     run.fails(1, "with FROM a type", judge, "--write", "0000:00:00.0/LAZY/auto=DMA")
 
 
-def _kselftest(run: Run, base: str) -> None:
-    tree = bases.find(base).directory / "patched"
+def kselftest(run: Run) -> None:
+    """the selftest, built, installed and run as every selftest is"""
+    tree = bases.find("mainline").directory / "patched"
     installed = run.directory / "kselftest"
     make: list[str | Path] = [
         "make",
@@ -456,16 +457,6 @@ def wrong_type(run: Run) -> None:
     said = run.fails(1, "UNEXPECTED", script("boot"), *_ONE, "--append", "iommu.strict=0")
     if "patched should be DMA" not in said:
         raise Wrong("it does not say what the type should be")
-
-
-def kselftest(run: Run) -> None:
-    """the selftest, built, installed and run as every selftest is"""
-    _kselftest(run, "mainline")
-
-
-def lts_kselftest(run: Run) -> None:
-    """the selftest on lts, built, installed and run as every selftest is"""
-    _kselftest(run, "lts")
 
 
 def trust_forgotten(run: Run) -> None:
@@ -775,7 +766,7 @@ PARTS: Mapping[str, Part] = {
         (arm64, s390, riscv, kunit_arm64, kunit_arm64_64k, kunit_s390),
         True,
     ),
-    "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_kselftest, lts_static), True),
+    "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
     "alternatives": Part("the other ways", (two_ops, identity_may_fail), True),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
