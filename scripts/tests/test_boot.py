@@ -45,6 +45,20 @@ def test_all_of_one_setting(order: Sequence[str]) -> None:
     assert len(jobs) == 16 * 3 * 2
 
 
+def test_default() -> None:
+    jobs = _jobs("--default", "passthrough", "vtd")
+    settings = [each.way.setting for each in jobs if each.kernel == "stock"]
+    asked = [(each.strict, each.passthrough) for each in settings]
+    assert asked == [("unset", "unset"), ("0", "unset"), ("1", "unset")] + [
+        ("unset", "0"),
+        ("unset", "1"),
+    ]
+    assert {each.default for each in settings} == {"passthrough"}
+    only = _jobs("--default", "strict", "--strict", "0", "vtd", "--kernel", "stock")
+    assert [each.way.words for each in only] == [("iommu.strict=0",)]
+    assert len(_jobs("--default", "strict", "--all")) == 5 * 2 * len(machine.names())
+
+
 def test_options_may_come_between_machines() -> None:
     assert _machines(_jobs("vtd", "--strict", "0", "vtd-nopt")) == ["vtd", "vtd-nopt"]
 
@@ -58,6 +72,12 @@ def test_odd() -> None:
     "arguments, says",
     [
         (("--odd", "--all"), "--odd and --all"),
+        (("--default", "strict", "--odd"), "--default and --odd"),
+        (("--default", "lazy"), "'lazy': must be one of: strict passthrough"),
+        (
+            ("--default", "strict", "--strict", "0", "--passthrough", "0"),
+            "'strict': --strict and --passthrough leave nothing unset",
+        ),
         (("--odd", "--passthrough", "1"), "--odd and --passthrough"),
         (("--image", "x", "--kernel", "stock"), "--image and --kernel"),
         (("--image", "x", "--base", "lts"), "--image and --base"),

@@ -204,6 +204,13 @@ def test_every_symbol_has_to_be_there() -> None:
     ]
 
 
+def test_the_last_of_two_lines_counts() -> None:
+    """As merge_config.sh has it: a fragment may take back what another asks for."""
+    asked = "CONFIG_A=y\nCONFIG_B=y\n# CONFIG_A is not set\n"
+    assert build.not_configured(asked, "# CONFIG_A is not set\nCONFIG_B=y\n") == []
+    assert build.not_configured(asked, "CONFIG_A=y\nCONFIG_B=y\n") == ["# CONFIG_A is not set"]
+
+
 def test_a_symbol_that_is_lost_fails(toy: Toy) -> None:
     merge = {"scripts/kconfig/merge_config.sh": b"#!/bin/sh\n"}
     with pytest.raises(

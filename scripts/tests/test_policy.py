@@ -136,6 +136,21 @@ def test_writes() -> None:
         assert currents == policy.currents(CLASSES[name])
 
 
+def test_default() -> None:
+    """What is unset is as the default says, what is set is not."""
+    for kernel in ("stock", "patched"):
+        for each in CLASSES.values():
+            for strict in ("unset", "0", "1"):
+                for passthrough in ("unset", "0", "1"):
+                    for default in policy.DEFAULTS:
+                        is_strict = {"unset": "01"[default == "strict"]}.get(strict, strict)
+                        is_pt = {"unset": "01"[default == "passthrough"]}.get(passthrough)
+                        same = Setting(is_strict, is_pt or passthrough)
+                        asked = Setting(strict, passthrough, default)
+                        found = policy.boot_type(each, asked, kernel)
+                        assert found == policy.boot_type(each, same, kernel)
+
+
 def test_in_force() -> None:
     assert policy.in_force(Setting("0", "1")) == "identity"
     assert policy.in_force(Setting("1", "0")) == "DMA"

@@ -29,6 +29,9 @@ iommu.strict=0 and iommu.strict=1.
   --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
                       with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
                       vtd-nopt
+  --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
+                      passthrough by itself: strict or passthrough; else it is lazy. Booted
+                      where it counts, that is with iommu.strict or iommu.passthrough unset
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
@@ -63,7 +66,7 @@ from typing import Mapping, Sequence
 
 from workbench import base as bases
 from workbench import attack, build, emulator, image, initramfs, kernel, loads, machine
-from workbench import parameters, paths, progress, setup, verb, verdict
+from workbench import parameters, paths, policy, progress, setup, verb, verdict
 from workbench.boots import UNREAD, Booter, How, Pool, Rows
 from workbench.job import Job, Way
 from workbench.machine import Machine
@@ -89,6 +92,7 @@ def options() -> verb.Arguments:
     add("--kernel", type=verb.one_of("stock", "patched", "commit", "tests", "mutant"))
     add("--alternative")
     add("--with", dest="related", action="append", default=[])
+    add("--default", type=verb.one_of(*policy.DEFAULTS[1:]))
     add("--strict", type=verb.one_of(*SETTINGS))
     add("--passthrough", type=verb.one_of(*SETTINGS))
     add("--append", default="")
@@ -112,6 +116,7 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("alternative", other) for other in ("odd", "kernel", "arch")]
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
     pairs += [("loads", "passthrough"), ("loads", "replug")]
+    pairs += [("default", other) for other in ("odd", "image", "attack", "loads")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
@@ -182,16 +187,24 @@ def _of_vtd(chosen: Sequence[Machine], named: Sequence[str]) -> list[Machine]:
 
 
 def _plain_ways(asked: Namespace) -> list[Way]:
-    stricts = [asked.strict] if asked.strict else list(SETTINGS) if asked.all else ["0", "1"]
+    is_all = asked.all or asked.default
+    stricts = [asked.strict] if asked.strict else list(SETTINGS) if is_all else ["0", "1"]
     passthroughs = [asked.passthrough or UNSET]
-    if asked.all and not asked.passthrough:
+    if is_all and not asked.passthrough:
         passthroughs = list(SETTINGS)
     ways = []
     for passthrough in passthroughs:
         for strict in stricts:
+            if asked.default and UNSET not in (strict, passthrough):
+                continue  # no matter what the default is
             words = [f"iommu.strict={strict}"] if strict != UNSET else []
             words += [f"iommu.passthrough={passthrough}"] if passthrough != UNSET else []
-            ways.append(Way(Setting(strict, passthrough), tuple(words)))
+            setting = Setting(strict, passthrough, asked.default or policy.DEFAULTS[0])
+            ways.append(Way(setting, tuple(words)))
+    if not ways:
+        raise CannotTell(
+            f"--default '{asked.default}': --strict and --passthrough leave nothing unset"
+        )
     if asked.attack and not (asked.strict or asked.passthrough or asked.all):
         ways.append(Way(Setting(UNSET, "1"), ("iommu.passthrough=1",)))
     return ways
@@ -284,12 +297,11 @@ def _say_what(
     jobs: Sequence[Job],
     kernels: Mapping[str, kernel.Kernel],
     more: tuple[str, ...],
-    seconds: int = SECONDS_PER_BOOT,
+    seconds: int,
 ) -> None:
     """Say what is going to be done, and about how long the parts take that take long."""
     machines = dict.fromkeys(job.machine.name for job in jobs)
     wide = (os.cpu_count() or 1) + 1
-    seconds = loads.SECONDS_PER_BOOT if more else SECONDS_PER_BOOT
     progress.say(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
         f"{wide} at a time, about {len(jobs) * seconds // wide + 2} s"
@@ -339,7 +351,15 @@ def _pool(asked: Namespace, jobs: Sequence[Job], run: Path, parser: verdict.Pars
         return Pool(booter, loads.Rows(rows, jobs), len(jobs))
     if asked.attack:
         return Pool(attack.Booter(_how(asked), run, parser), attack.Rows(jobs), len(jobs))
-    return Pool(Booter(_how(asked), run, parser), Rows(asked.all, jobs), len(jobs))
+    is_short = asked.all or asked.default is not None
+    return Pool(Booter(_how(asked), run, parser), Rows(is_short, jobs), len(jobs))
+
+
+def _more(asked: Namespace) -> tuple[str, ...]:
+    """Return the fragments of configuration that these boots need, see build.Target."""
+    if asked.default:
+        return (f"default-{asked.default}",)
+    return loads.CONFIG if asked.loads else ()
 
 
 def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
@@ -365,8 +385,9 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     }
     if asked.attack:
         kernels = {name: kernel.attacked(each) for name, each in kernels.items()}
-    more = loads.CONFIG if asked.loads else ()
-    _say_what(jobs, kernels, more, attack.SECONDS if asked.attack else SECONDS_PER_BOOT)
+    more = _more(asked)
+    seconds = loads.SECONDS_PER_BOOT if asked.loads else SECONDS_PER_BOOT
+    _say_what(jobs, kernels, more, attack.SECONDS if asked.attack else seconds)
     stock = kernel.stock(base)
     pool = _pool(asked, jobs, paths.run_directory("boot"), verdict.Parser(stock.tree))
     try:

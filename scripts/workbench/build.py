@@ -93,18 +93,21 @@ def fragments(kernel: Kernel, target: Target) -> list[Path]:
 
 
 def not_configured(asked: str, config: str) -> list[str]:
-    """Return the lines of fragments that a configuration does not have."""
+    """Return the lines of fragments that a configuration does not have.
+
+    Where they have two of a symbol the last one counts, as for merge_config.sh.
+    """
     lines = set(config.splitlines())
-    lost = []
+    last = {}
     for line in asked.splitlines():
         if line.startswith("CONFIG_") and line.endswith("=n"):
             line = f"# {line[:-2]} is not set"
         is_asked = line.startswith("CONFIG_") or (
             line.startswith("# CONFIG_") and line.endswith(" is not set")
         )
-        if is_asked and line not in lines:
-            lost.append(line)
-    return lost
+        if is_asked:
+            last[line.removeprefix("# ").replace("=", " ").split()[0]] = line
+    return [line for line in last.values() if line not in lines]
 
 
 def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Path) -> None:

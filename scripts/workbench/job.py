@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Iterator
 
 from workbench import kernel as kernels
@@ -40,7 +40,7 @@ class Job:
         """What is in force, whatever the parameters say."""
         asked = self.way.setting
         is_forced = self.machine.strict and asked.strict != "off"
-        return Setting("1", asked.passthrough) if is_forced else asked
+        return replace(asked, strict="1") if is_forced else asked
 
     @property
     def does_as(self) -> str:

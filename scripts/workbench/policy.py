@@ -20,6 +20,8 @@ NEVER = "never"
 UNTIL_FLUSH = "until the flush"
 NOT_TRANSLATED = "not translated"
 
+DEFAULTS = ("lazy", "strict", "passthrough")  # Kconfig's choice, see scripts/config/
+
 WORDS = ("DMA", "DMA-FQ", "auto", "identity", "nonsense")  # that are written to sysfs
 
 
@@ -68,21 +70,24 @@ class Setting:
     """How a kernel is booted.
 
     strict, passthrough: of iommu.strict and iommu.passthrough, "0", "1" or "unset", which
-    is as 0: scripts/config/ says so to the kernel. strict "off": there is no IOMMU.
+    leaves it to the kernel's configuration. strict "off": there is no IOMMU.
+    default: what that is, one of DEFAULTS.
     """
 
     strict: str = "unset"
     passthrough: str = "unset"
+    default: str = "lazy"
 
     @property
     def is_strict(self) -> bool:
         """Whether invalidation is strict."""
-        return self.strict == "1"
+        return self.strict == "1" or (self.strict == "unset" and self.default == "strict")
 
     @property
     def is_passthrough(self) -> bool:
         """Whether devices that require nothing are not translated."""
-        return self.passthrough == "1"
+        is_default = self.passthrough == "unset" and self.default == "passthrough"
+        return self.passthrough == "1" or is_default
 
 
 def in_force(setting: Setting) -> str:
