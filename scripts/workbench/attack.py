@@ -100,7 +100,7 @@ class Booter(boots.Booter):
         initramfs.tell(files / "initramfs.cpio", told(job), initrd)
         each, its = job.machine, attacker(job.machine)
         words = [*each.append, *_BUFFERS, *job.way.words, *self.how.append]
-        command = guest.qemu(each.arch, self.how.accel) + options(each)
+        command = guest.qemu(each.arch, self.how.accel, each.emulator) + options(each)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
         plug = its.options if its.device.policy.late else ""
         one = guest.Boot(command, files, self.how.timeout, log, plug=plug)

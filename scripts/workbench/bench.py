@@ -129,7 +129,9 @@ class Bench:
         initramfs.tell(files / "initramfs.cpio", told, initrd)
         # On arm64 with two CPUs, one boot in fifty waits for ever for an interrupt of QEMU's
         has_nvme = any("nvme" in word for word in measure.words)
-        command = guest.qemu(each.arch, "tcg") + guest.machine_options(each, has_nvme)
+        command = guest.qemu(each.arch, "tcg", each.emulator) + guest.machine_options(
+            each, has_nvme
+        )
         command += ["-smp", str(measure.cpus), *_more_devices(measure.devices)]
         if counted:
             trace.touch()

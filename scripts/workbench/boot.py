@@ -66,7 +66,7 @@ from typing import Mapping, Sequence
 
 from workbench import base as bases
 from workbench import attack, build, emulator, image, initramfs, kernel, loads, machine
-from workbench import parameters, paths, policy, progress, setup, verb, verdict
+from workbench import packages, parameters, paths, policy, progress, setup, verb, verdict
 from workbench.boots import UNREAD, Booter, How, Pool, Rows
 from workbench.job import Job, Way
 from workbench.machine import Machine
@@ -373,7 +373,7 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     if base.name != "mainline":
         setup.prepare(base, [])  # to see which machines it is for
         chosen = _leave_out(chosen, base, asked.machines)
-    setup.prepare(base, sorted({each.arch.name for each in chosen}))
+    setup.prepare_machines(base, chosen, *packages.BUILD)
     for each in chosen:
         emulator.check_events(each)
     if asked.loads and not (base.stock / loads.NEEDS).exists():
@@ -408,7 +408,7 @@ def _boot_image(asked: Namespace, chosen: Sequence[Machine]) -> int:
     jobs = _jobs(chosen, ways(asked, chosen), ["image"])
     _check_console(asked, jobs)
     image.check(asked.image)
-    setup.prepare_guest(base, sorted({each.arch.name for each in chosen}))
+    setup.prepare_machines(base, chosen)
     run = paths.run_directory("boot")
     image_file = image.fetch(asked.image, base.log, run / "image")
     booter = Booter(_how(asked, has_drivers=False), run, verdict.Parser(base.stock))

@@ -93,7 +93,7 @@ class Booter:
         trace = self.run / f"{job.name}.trace"
         trace.touch()
         words = [*each.append, *job.way.words, *how.append]
-        command = guest.qemu(each.arch, how.accel) + self.options(job)
+        command = guest.qemu(each.arch, how.accel, each.emulator) + self.options(job)
         command += guest.trace_options(each, trace)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
         plug = each.plug[1] if each.plug else ""

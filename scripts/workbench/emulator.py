@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QEMU: which one emulates an architecture, and fetching a newer one for RISC-V.
+"""QEMU: which one emulates an architecture, and fetching a newer one where that is wanted.
 
-The RISC-V IOMMU needs QEMU 10. Where the system's is older, that of its backports is
-unpacked under build/, and used for those machines only.
+A machine, or an architecture, says which QEMU it needs at least. Where the system's is
+older, that of its backports is unpacked under build/, and used for those machines only.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-import shutil
 from pathlib import Path
 
 from workbench import packages, paths, process
 from workbench.machine import Arch, Machine
 from workbench.status import CannotTell
 
-_NEWER = paths.BUILD / "qemu"
-_WANTS = {"qemu-system-riscv64": 10}
+# What is fetched beside the package that has the program
+_FIRMWARE = {
+    "qemu-system-riscv64": ("qemu-system-data", "opensbi"),
+    "qemu-system-x86_64": ("qemu-system-data", "seabios"),
+}
 
 
-def command(program: str) -> list[str]:
-    """Return how a qemu-system-ARCH is called."""
-    own = _NEWER / "usr/bin" / program
-    if own.exists():
-        return [str(own), "-L", str(_NEWER / "usr/share/qemu")]
+def _newer(program: str) -> Path:
+    """Return where a program is unpacked, if it is."""
+    return paths.BUILD / f"newer-{program}"
+
+
+def command(program: str, major: int = 0) -> list[str]:
+    """Return how a qemu-system-ARCH is called. major: the version that it needs at least."""
+    own = _newer(program)
+    if major and own.exists():
+        return [str(own / "usr/bin" / program), "-L", str(own / "usr/share/qemu")]
     return [program]
 
 
-def version(program: str) -> str:
-    """Return the line that tells which QEMU that is."""
-    return process.output([*command(program), "--version"]).splitlines()[0]
+def version(program: str, major: int = 0) -> str:
+    """Return the line that tells which QEMU that is. major: as for command()."""
+    return process.output([*command(program, major), "--version"]).splitlines()[0]
 
 
 def check_events(machine: Machine) -> None:
@@ -38,7 +45,7 @@ def check_events(machine: Machine) -> None:
     if not machine.count or machine.count == ("kernel",):
         return
     program = machine.arch.qemu[0]
-    known = process.output([*command(program), "-trace", "help"]).split()
+    known = process.output([*command(program, machine.emulator), "-trace", "help"]).split()
     for event in machine.count:
         if not fnmatch.filter(known, event):
             raise CannotTell(f"machine '{machine.name}': {program} has no event '{event}'")
@@ -49,20 +56,19 @@ def needs(arch: Arch) -> tuple[packages.Need, ...]:
     return packages.qemu(arch.qemu[0]) if arch.qemu else ()
 
 
-def prepare(arch: Arch, log: Path) -> None:
-    """Have a QEMU that can do what the machines of an architecture are made of."""
-    program = arch.qemu[0] if arch.qemu else ""
-    if program not in _WANTS or command(program) != [program]:
+def prepare(program: str, major: int, log: Path) -> None:
+    """Have a QEMU of this version at least; the system's is there."""
+    if command(program, major) != [program]:
         return
     found = re.search(r"version (\d+)", version(program))
-    if shutil.which(program) and found and int(found[1]) >= _WANTS[program]:
+    if found and int(found[1]) >= major:
         return
-    new = paths.BUILD / "qemu.new"
+    new = _newer(f"{program}.new")
     paths.remove(new)
     archive = packages.Archive(log, [f"{packages.release()}-backports"])
-    names = ["qemu-system-riscv", "qemu-system-data", "opensbi"]
+    names = [packages.qemu(program)[0].package, *_FIRMWARE[program]]
     for deb in archive.download(names, new / "deb"):
         packages.extract(deb, new)
     paths.remove(new / "deb")
     process.output([new / "usr/bin" / program, "--version"])
-    new.rename(_NEWER)
+    new.rename(_newer(program))

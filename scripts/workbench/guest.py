@@ -59,11 +59,14 @@ class Boot:
     monitor: bool = True
 
 
-def qemu(arch: Arch, accel: str) -> list[str]:
-    """Return how QEMU is called for every machine of an architecture."""
+def qemu(arch: Arch, accel: str, major: int = 0) -> list[str]:
+    """Return how QEMU is called for every machine of an architecture.
+
+    major: the version that is needed at least, if not for the architecture's sake.
+    """
     plain = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     return [
-        *emulator.command(arch.qemu[0]),
+        *emulator.command(arch.qemu[0], major or arch.emulator),
         *arch.qemu[1:],
         *plain,
         "-serial",

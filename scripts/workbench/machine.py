@@ -24,9 +24,12 @@ KINDS = ("virtio-blk", "nvme", "edu")
 
 _MACHINE_KEYS = (
     *("about", "arch", "qemu", "append", "probe", "warns", "count", "bounced", "plug"),
-    *("device", "writes", "strict", "needs", "attack"),
+    *("device", "writes", "strict", "needs", "attack", "emulator"),
 )
-_ARCH_KEYS = ("image", "target", "console", "qemu", "disks", "nvme", "append", "skips")
+_ARCH_KEYS = (
+    *("image", "target", "console", "qemu", "disks", "nvme", "append", "skips"),
+    "emulator",
+)
 _ONCE = (
     "arch",
     "probe",
@@ -39,6 +42,7 @@ _ONCE = (
     "console",
     "needs",
     "attack",
+    "emulator",
 )
 
 
@@ -88,6 +92,7 @@ class Arch:
     nvme: tuple[str, ...] = ()
     append: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
+    emulator: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Machine:
     strict: bool
     needs: str
     attacker: Optional[Attacker] = None
+    emulator: int = 0
 
     def device(self, address: str) -> Device:
         """Return one of its devices."""
@@ -163,6 +169,14 @@ class _Lines:
             if value != "yes":
                 self.refuse(number, f"'{key} {value}': must be yes, or not be there")
         return key in self.values
+
+    def number(self, key: str) -> int:
+        """Return the value of a key that is a number, 0 if it is not there."""
+        for number, value in self.values.get(key, []):
+            if not value.isdigit():
+                self.refuse(number, f"'{key} {value}': must be a number")
+            return int(value)
+        return 0
 
     def address(self, number: int, word: str) -> str:
         """Return a word if it is the address of a PCI device."""
@@ -255,6 +269,7 @@ def arch(name: str, directory: Path = MACHINES) -> Arch:
         nvme=lines.words("nvme"),
         append=lines.words("append"),
         skips=lines.words("skips"),
+        emulator=lines.number("emulator"),
     )
 
 
@@ -263,10 +278,11 @@ def read(name: str, directory: Path = MACHINES) -> Machine:
     lines = _Lines(directory / name, _MACHINE_KEYS)
     devices = _devices(lines)
     bounced = _known(lines, "bounced", devices)
+    its_arch = arch(lines.need("arch"), directory)
     return Machine(
         name=name,
         about=lines.need("about"),
-        arch=arch(lines.need("arch"), directory),
+        arch=its_arch,
         qemu=lines.words("qemu"),
         append=lines.words("append"),
         devices=tuple(devices),
@@ -279,6 +295,7 @@ def read(name: str, directory: Path = MACHINES) -> Machine:
         strict=lines.yes("strict"),
         needs=lines.text("needs"),
         attacker=_attacker(lines),
+        emulator=lines.number("emulator") or its_arch.emulator,
     )
 
 

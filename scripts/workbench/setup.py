@@ -41,23 +41,32 @@ def prepare(base: bases.Base, archs: Sequence[str], *more: packages.Need) -> Non
 
     archs: names of scripts/machine/NAME.arch. more: what is needed beside that.
     """
-    prepare_guest(base, archs, *packages.BUILD, *more)
-
-
-def prepare_guest(base: bases.Base, archs: Sequence[str], *more: packages.Need) -> None:
-    """Have what a guest takes whose kernel is there already."""
     found = [machine.arch(name) for name in archs]
+    _prepare(base, found, found, [*packages.BUILD, *more])
+
+
+def prepare_machines(
+    base: bases.Base, chosen: Sequence[machine.Machine], *more: packages.Need
+) -> None:
+    """Have what booting these machines takes. more: what is needed beside that."""
+    _prepare(base, [each.arch for each in chosen], chosen, more)
+
+
+def _prepare(
+    base: bases.Base,
+    archs: Sequence[machine.Arch],
+    want: Sequence[machine.Arch | machine.Machine],
+    more: Sequence[packages.Need],
+) -> None:
+    """Install, and fetch. want: what says which QEMU it needs at least."""
     needs = [*packages.FETCH, *packages.GUEST, *more]
-    for arch in found:
+    for arch in archs:
         needs += emulator.needs(arch)
     packages.install(needs, base.log)
-    _fetch(base, found)
-
-
-def _fetch(base: bases.Base, archs: Sequence[machine.Arch]) -> None:
     with paths.locked(paths.BUILD):
-        for arch in archs:
-            emulator.prepare(arch, base.log)
+        for arch, each in zip(archs, want):
+            if each.emulator:
+                emulator.prepare(arch.qemu[0], each.emulator, base.log)
     with paths.locked(base.directory):
         bases.fetch(base)
 
@@ -68,10 +77,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--base", default="mainline")
     asked = parser.parse(arguments)
     base = bases.find(asked.base)
-    archs = sorted({each.arch.name for each in machine.read_all().values()})
-    more = [*packages.CHECK, *packages.GIT, *packages.REPORT]
+    more = [*packages.BUILD, *packages.CHECK, *packages.GIT, *packages.REPORT]
     more += [*packages.PYTEST, *packages.BROWSER]
-    prepare(base, archs, *more)
+    prepare_machines(base, list(machine.read_all().values()), *more)
     with paths.locked(base.directory):
         kernel.patched(base).make()
     progress.say(f"{base.name} is {base.version}: {base.directory}/stock and patched")
