@@ -514,28 +514,52 @@ static void check_writes(void)
 	check_derived("--write");
 }
 
-static void check_kernel(void)
+/* Is lockdep still looking? -1 if it is not built in */
+static long lockdep(void)
 {
-	ksft_test_result(args.warns ? taint_is(TAINT_WARN) : kernel_is_clean(),
-			 "kernel log\n");
+	return read_number("/proc/lockdep_stats", "debug_locks");
 }
 
 /* lockdep says nothing more once it has found something, and puts it down here. */
 static bool lockdep_is_content(void)
 {
-	FILE *stats = fdopen(open("/proc/lockdep_stats", O_RDONLY), "r");
-	bool content = true;
-	char line[128];
-
-	if (!stats)
+	if (lockdep())
 		return true;
-	while (fgets(line, sizeof(line), stats))
-		if (!strncmp(line, " debug_locks:", 13))
-			content = atoi(strrchr(line, ' ') + 1);
-	fclose(stats);
-	if (!content)
-		ksft_print_msg("lockdep has found something\n");
+	ksft_print_msg("lockdep has found something\n");
+	return false;
+}
+
+static bool is_no_splat(const char *text)
+{
+	return strncmp(text, "WARNING: ", 9);
+}
+
+/*
+ * RCU's checks taint nothing, and print no error. They begin as every warning does. Only
+ * with lockdep are there any.
+ */
+static bool rcu_is_content(void)
+{
+	bool content;
+	long next = 0;
+	int fd;
+
+	if (lockdep() < 0)
+		return true;
+	fd = open_log();
+	content = log_goes_on(fd, &next, LOG_WARNING, is_no_splat);
+	close(fd);
 	return content;
+}
+
+static void check_kernel(void)
+{
+	bool clean =
+		args.warns ? taint_is(TAINT_WARN) :
+			     kernel_is_clean() && rcu_is_content();
+
+	clean &= lockdep_is_content();
+	ksft_test_result(clean, "kernel log\n");
 }
 
 /* Fill @names with KUnit's suites, newest first as debugfs has them; how many? */

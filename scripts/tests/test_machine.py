@@ -24,7 +24,7 @@ def directory(tmp_path: Path) -> Path:
 
 def test_all_of_ours() -> None:
     machines = machine.read_all()
-    assert len(machines) == 16
+    assert len(machines) == 27
     assert machines["vtd-nopt-external"].bounced == "0000:01:00.0"
     assert machines["smmuv3"].count == ("smmuv3_*range_inval", "smmuv3_cmdq_tlbi*")
     assert parameters.read()["vtd"][-1][0].strict == "off"

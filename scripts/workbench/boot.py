@@ -32,13 +32,16 @@ iommu.strict=0 and iommu.strict=1.
   --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
                       passthrough by itself: strict or passthrough; else it is lazy. Booted
                       where it counts, that is with iommu.strict or iommu.passthrough unset
+  --debug             with KASAN, lockdep, checks of the DMA API and of pages that are freed
+                      while they are mapped, and more; a finding of theirs fails
+  --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
-  --timeout SECONDS   until a guest counts as hung, 60 unless given, with --loads 600, and
-                      5 more for each --replug
+  --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug 300, with
+                      --loads 600, and 5 more for each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
@@ -76,6 +79,7 @@ from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_o
 MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
 UNSET = "unset"
+LARGE_PAGES = "arm64"  # the architecture that can have pages of 64 KiB
 SECONDS_PER_BOOT = 3  # of QEMU (TCG) on a core of an AMD EPYC
 SETTINGS = (UNSET, "0", "1")
 
@@ -84,8 +88,9 @@ def options() -> verb.Arguments:
     """Return the parser of our arguments."""
     parser = verb.Arguments(__doc__ or "")
     add = parser.add_argument
-    for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list"):
+    for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list", "--debug"):
         add(flag, action="store_true")
+    add("--64k", action="store_true")
     add("--image")
     add("--arch")
     add("--base", default="mainline")
@@ -117,6 +122,8 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
     pairs += [("loads", "passthrough"), ("loads", "replug")]
     pairs += [("default", other) for other in ("odd", "image", "attack", "loads")]
+    for fragment in ("debug", "64k"):
+        pairs += [(fragment, other) for other in ("image", "attack", "loads")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
@@ -140,6 +147,8 @@ def _named(asked: Namespace) -> list[str]:
 def choose(asked: Namespace) -> list[Machine]:
     """Return the machines that are asked for."""
     named = _named(asked)
+    if getattr(asked, "64k"):
+        _only_64k(asked, named)
     names: Sequence[str] = named
     if not named and asked.image is not None:
         names = FOR_AN_IMAGE
@@ -175,6 +184,16 @@ def choose(asked: Namespace) -> list[Machine]:
     if not chosen:
         raise CannotTell(f"--arch '{asked.arch}': no such machine, see --list")
     return chosen
+
+
+def _only_64k(asked: Namespace, named: Sequence[str]) -> None:
+    """Ask for machines of arm64 only; CannotTell if others are asked for."""
+    if asked.arch not in (None, LARGE_PAGES):
+        raise CannotTell(f"--64k '{asked.arch}': only --arch {LARGE_PAGES} has such pages")
+    for name in named:
+        if machine.read(name).arch.name != LARGE_PAGES:
+            raise CannotTell(f"machine '{name}': --64k is for those of {LARGE_PAGES}")
+    asked.arch = LARGE_PAGES
 
 
 def _of_vtd(chosen: Sequence[Machine], named: Sequence[str]) -> list[Machine]:
@@ -333,13 +352,16 @@ def _leave_out(
 
 
 def _how(asked: Namespace, has_drivers: bool = True) -> How:
+    words = ["iommu.debug_pagealloc=1"] if asked.debug else []
+    limit = 600 if asked.loads else 300 if asked.debug else 60
     return How(
-        timeout=asked.timeout or (600 if asked.loads else 60),
+        timeout=asked.timeout or limit,
         replugs=asked.replug or 1,
         accel=asked.accel,
-        append=asked.append.split(),
+        append=words + asked.append.split(),
         show=asked.console,
         has_drivers=has_drivers,
+        memory="1G" if asked.debug or getattr(asked, "64k") else "",
     )
 
 
@@ -357,9 +379,11 @@ def _pool(asked: Namespace, jobs: Sequence[Job], run: Path, parser: verdict.Pars
 
 def _more(asked: Namespace) -> tuple[str, ...]:
     """Return the fragments of configuration that these boots need, see build.Target."""
-    if asked.default:
-        return (f"default-{asked.default}",)
-    return loads.CONFIG if asked.loads else ()
+    if asked.loads:
+        return loads.CONFIG
+    more = [f"default-{asked.default}"] if asked.default else []
+    more += ["debug", "debug-iommu"] if asked.debug else []
+    return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 
 
 def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:

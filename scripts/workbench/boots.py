@@ -51,7 +51,8 @@ class How:
 
     timeout: seconds until one counts as hung. replugs: how often it plugs a device in again.
     accel: QEMU's. append: more words for the kernel. show: the console on stdout, too.
-    has_drivers: whether the kernel has those of the disks built in.
+    has_drivers: whether the kernel has those of the disks built in. memory: of the guest, as
+    QEMU's -m has it, "" for what its architecture has.
     """
 
     timeout: int = 60
@@ -60,6 +61,7 @@ class How:
     append: Sequence[str] = ()
     show: bool = False
     has_drivers: bool = True
+    memory: str = ""
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Booter:
         trace.touch()
         words = [*each.append, *job.way.words, *how.append]
         command = guest.qemu(each.arch, how.accel, each.emulator) + self.options(job)
+        command += ["-m", how.memory] if how.memory else []
         command += guest.trace_options(each, trace)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
         plug = each.plug[1] if each.plug else ""
