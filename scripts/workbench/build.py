@@ -47,6 +47,11 @@ class Target:
         """What it is called, and its objects."""
         return "-".join([self.arch, *self.more])
 
+    @property
+    def differs_in_a_default(self) -> bool:
+        """Whether what is built differs from what is without more in few objects."""
+        return all(name.startswith("default-") for name in self.more) and bool(self.more)
+
 
 def make(source: Path, obj: str, arch: str, *words: str) -> list[str]:
     """Return the command for the kernel's make, its objects in a directory of the source."""
@@ -192,9 +197,12 @@ def kernel_image(kernel: Kernel, target: Target) -> Path:
     wanted = _wanted(kernel, target)
     if _read(obj / "built") == wanted and image.exists():
         return image
-    if kernel.like and not obj.exists():
+    plain = kernel.tree / f"obj-{target.arch}"
+    if not obj.exists() and target.differs_in_a_default and plain.exists():
+        _start_from(plain, obj, [], wanted)
+    elif kernel.like and not obj.exists():
         kernel.like.make()
-        _start_from(kernel.like.tree, obj, sorted(kernel.edits), wanted)
+        _start_from(kernel.like.tree / obj.name, obj, sorted(kernel.edits), wanted)
     configured = _read(obj / "configured")
     if configured.get("compiler", wanted["compiler"]) != wanted["compiler"]:
         progress.say(f"the compiler has changed: {obj} is built anew")
@@ -264,16 +272,19 @@ def _build_um(kernel: Kernel, obj: Path) -> None:
     )
 
 
-def _start_from(top: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str, Any]) -> None:
-    """Begin with what has been built of the tree of a kernel like this one.
+def _start_from(
+    like: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str, Any]
+) -> None:
+    """Begin with objects that have been built in the tree of a kernel like this one.
 
-    Not if it has been built of other files than are there now, or by another compiler.
-    Then make builds only what differs. All of it gets a date before that of every edit,
-    or make would take it for newer than what it has been built without.
+    Not if they have been built of other files than are there now, or by another compiler.
+    Then make builds only what differs. Where there are edits the objects get a date before
+    that of every edit, or make would take them for newer than what they have been built
+    without.
     """
-    like = top / obj.name
     built = _read(like / "built")
-    if built.get("tree") != tree.identity(top) or built["compiler"] != wanted["compiler"]:
+    is_there = built.get("tree") == tree.identity(like.parent)
+    if not is_there or built["compiler"] != wanted["compiler"]:
         return
     new = obj.with_name(obj.name + ".new")
     paths.remove(new)
@@ -281,11 +292,11 @@ def _start_from(top: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str,
     with progress.activity(f"copy objects of {like.parent.name} to {obj.parent.name}"):
         process.output(["cp", "-a", like, new])
         (new / "built").unlink()
-        move(new, like.parent, obj.parent)
-        oldest = min(dates, default=0.0) - 1
-        for path in new.rglob("*"):
+        is_same_tree = like.parent == obj.parent
+        move(new, like if is_same_tree else like.parent, obj if is_same_tree else obj.parent)
+        for path in new.rglob("*") if dates else ():
             if path.is_file() and not path.is_symlink():
-                os.utime(path, (oldest, oldest))
+                os.utime(path, (min(dates) - 1,) * 2)
     new.rename(obj)
 
 

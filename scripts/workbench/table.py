@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Sequence
 
+from workbench import policy
 from workbench.policy import Setting
 
 LONG = "{:18}  {:34}  {:12}  {:8}  {:8}  {}"
@@ -94,8 +95,10 @@ def short(settings: Sequence[Setting], first: str = "stock", second: str = "patc
         del words
         return form.format(machine, device, *(cell.short() for cell in cells)).rstrip()
 
+    title = f"The type under {first}, and under {second} where it differs. FQ is DMA-FQ."
+    defaults = {each.default for each in settings} - {policy.DEFAULTS[0]}
     head = [
-        f"The type under {first}, and under {second} where it differs. FQ is DMA-FQ.",
+        title + "".join(f" The kernel's default is {each}." for each in defaults),
         form.format("iommu.passthrough", "", *above).rstrip(),
         form.format("iommu.strict", "", *(each.strict for each in settings)).rstrip(),
     ]
