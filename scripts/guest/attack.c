@@ -539,7 +539,7 @@ static void open_device(void)
 
 	snprintf(path, sizeof(path), "/dev/edu-%s", device);
 	if (plugged)
-		ask_host("plug");
+		ask_host("plug 1");
 	for (tenths = 0; tenths < PLUG_SECONDS * 10; tenths++) {
 		edu = open(path, O_RDWR);
 		if (edu >= 0)

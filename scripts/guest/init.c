@@ -7,9 +7,12 @@
  *                   what default_domain, the selftest, is to find
  *   disk=DEVICE     this is a disk, which is read
  *   modules         the driver of a disk may be a module, which we do not have
- *   plug=DEVICE     if this is not there, the host is asked to plug it in
- *   replug=N        then it is unplugged and plugged in again so often
- *   bounced=DEVICE  its DMA goes through bounce buffers, and no other's
+ *   group=DEVICE DEVICE ...
+ *                   these share a group, and nobody else is in it
+ *   plug=DEVICE     if this is not there, the host is asked to plug it in; the first of
+ *                   them is in PCIe slot 1, the second in slot 2, and so on
+ *   replug=N        then they are unplugged and plugged in again so often
+ *   bounced=DEVICE  its DMA goes through bounce buffers; that of all others does not
  *   count=host      the host can count IOTLB invalidations, or
  *   count=kernel    the kernel does, which is s390's
  *   warns           the kernel has to warn, as it does if it refuses a driver's answer
@@ -20,18 +23,20 @@
  *
  *  - default_domain finds every TYPE, and no fault by itself; or if every TYPE is
  *    none, nothing to judge by itself;
+ *  - each group has the devices that it should, and no others;
  *  - every disk is read through the IOMMU and holds what it should; what is read is
  *    bounced or is not; and each unmap invalidates the IOTLB if the TYPE is DMA, few
  *    do if it is DMA-FQ;
- *  - all of that again after DEVICE has been unplugged and plugged in;
+ *  - all of that again after each DEVICE has been unplugged and plugged in;
  *  - after every DEVICE has lost its driver, default_domain writes types, and
  *    each WORD has its RESULT;
  *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault, and
  *    no record of its log is lost; and it is not tainted, as it is by a warning;
  *    unless it warns.
  *
- * The host is asked on the console: a line "# host: count", "plug" or "unplug". It
- * answers there with a number: of invalidations until now, or 0.
+ * The host is asked on the console: a line "# host: count", "plug N" or "unplug N", with
+ * the N-th device to plug in. It answers there with a number: of invalidations until now,
+ * or 0.
  *
  * With "kunit" for the first line it judges what KUnit has done at boot instead:
  *
@@ -67,7 +72,8 @@
 #define READS 128 /* that many unmaps make a flush queue run full often */
 #define LAZY_UNMAPS 64 /* lazy is less than one invalidation in so many */
 #define HIWATER "/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
-#define SLOT "/sys/bus/pci/slots/1" /* the machines have one, and it is 1 */
+#define SLOTS "/sys/bus/pci/slots"
+#define PLUGS 9 /* a slot's number is a digit */
 
 /**
  * struct arguments - what we have been told
@@ -78,10 +84,11 @@
  * @count: who counts invalidations, "host", "kernel" or NULL
  * @warns: the kernel has to warn
  * @too_strict: default_domain has to fail when it writes what it has derived
- * @plug: DEVICE that the host plugs in, or NULL
- * @bounced: DEVICE that is bounced, or NULL
- * @replugs: how often to plug it in again
- * @again: it has been: that goes into the names of tests
+ * @groups: each DEVICE DEVICE ... that is one
+ * @plugs: each DEVICE that the host plugs in
+ * @bounced: each DEVICE that is bounced
+ * @replugs: how often to plug them in again
+ * @again: they have been: that goes into the names of tests
  */
 struct arguments {
 	char *types[ARGS + 2];
@@ -91,8 +98,9 @@ struct arguments {
 	const char *count;
 	bool warns;
 	bool too_strict;
-	const char *plug;
-	const char *bounced;
+	char *groups[ARGS + 1];
+	char *plugs[ARGS + 1];
+	char *bounced[ARGS + 1];
 	int replugs;
 	bool again;
 };
@@ -301,6 +309,15 @@ static const char *device_of(const char *expectation)
 	return name;
 }
 
+/* Is @device in a @list that ends with NULL? */
+static bool is_in(char *list[], const char *device)
+{
+	for (; *list; list++)
+		if (!strcmp(*list, device))
+			return true;
+	return false;
+}
+
 /*
  * Read the disk @name, past the page cache, into one page again and again: no
  * two segments of it can be merged, so each is mapped and unmapped by itself.
@@ -390,7 +407,7 @@ static void check_bounced(const char *expectation)
 	const char *why = NULL;
 	bool want;
 
-	if (!args.bounced)
+	if (!*args.bounced)
 		why = "no bounce buffers here";
 	else if (expects(expectation, "identity"))
 		why = "no IOMMU in its way";
@@ -398,7 +415,7 @@ static void check_bounced(const char *expectation)
 		skip(expectation, "bounces", why);
 		return;
 	}
-	want = !strcmp(device_of(expectation), args.bounced);
+	want = is_in(args.bounced, device_of(expectation));
 	ksft_print_msg("%s: %ld bytes of bounce buffers\n", expectation, used);
 	ksft_test_result(want ? used > 0 : !used, "%s\n",
 			 test_name(expectation, "bounces"));
@@ -424,29 +441,83 @@ static void check_disk(const char *expectation)
 	check_invalidations(expectation, name ?: "v");
 }
 
-/* Is @expectation's device one of the disks? */
-static bool is_disk(const char *expectation)
-{
-	char **disk;
-
-	for (disk = args.disks; *disk; disk++)
-		if (!strcmp(*disk, device_of(expectation)))
-			return true;
-	return false;
-}
-
 static void check_disks(void)
 {
 	char **type;
 
 	for (type = args.types + 1; *type; type++)
-		if (is_disk(*type))
+		if (is_in(args.disks, device_of(*type)))
 			check_disk(*type);
 }
 
 static bool is_there(const char *device)
 {
 	return !chdir("/sys/bus/pci/devices") && !chdir(device);
+}
+
+/* How many entries has the directory in which we are, but for "." and ".."? */
+static int count_entries(void)
+{
+	int fd, len, pos, count = 0;
+	char buf[2048];
+
+	fd = open(".", O_RDONLY | O_DIRECTORY);
+	while ((len = getdents64(fd, (void *)buf, sizeof(buf))) > 0) {
+		struct linux_dirent64 *entry;
+
+		for (pos = 0; pos < len; pos += entry->d_reclen) {
+			entry = (void *)(buf + pos);
+			count += entry->d_name[0] != '.';
+		}
+	}
+	close(fd);
+	return len < 0 ? -1 : count;
+}
+
+/* Copy the first word of @words into @buf; return what is behind it. */
+static const char *first_word(const char *words, char buf[NAME_SIZE])
+{
+	const char *end = strchr(words, ' ') ?: words + strlen(words);
+
+	if (end - words >= NAME_SIZE)
+		ksft_exit_fail_msg("no room for the name %s\n", words);
+	memcpy(buf, words, end - words);
+	buf[end - words] = '\0';
+	return *end ? end + 1 : end;
+}
+
+/* Do the devices in @told, "DEVICE DEVICE ...", share a group, and with nobody else? */
+static bool is_group(const char *told)
+{
+	char device[NAME_SIZE];
+	int devices = 0, fd;
+
+	first_word(told, device);
+	if (!is_there(device) || chdir("iommu_group/devices"))
+		return false;
+	while (*told) {
+		told = first_word(told, device);
+		fd = open(device, O_RDONLY);
+		if (fd < 0)
+			return false;
+		close(fd);
+		devices++;
+	}
+	return count_entries() == devices;
+}
+
+static void check_groups(void)
+{
+	bool good = true;
+	char **group;
+
+	for (group = args.groups; *group; group++) {
+		if (is_group(*group))
+			continue;
+		ksft_print_msg("no group has just %s\n", *group);
+		good = false;
+	}
+	ksft_test_result(good, "groups as told\n");
 }
 
 /* Wait until @device and its driver are there, or are gone. */
@@ -464,19 +535,43 @@ static bool wait_for(const char *device, bool there)
 	return false;
 }
 
-static bool plug(void)
+/* Ask the host to "plug" or "unplug" the device of @slot, a digit. */
+static void ask_for(const char *what, const char *slot)
 {
-	ask_host("plug");
-	return wait_for(args.plug, true);
+	char asked[16] = "";
+
+	strlcat(asked, what, sizeof(asked));
+	strlcat(asked, " ", sizeof(asked));
+	strlcat(asked, slot, sizeof(asked));
+	ask_host(asked);
 }
 
-static bool replug(void)
+/* Have each device plugged in that is not there. */
+static bool plug_all(void)
 {
-	write_file(SLOT "/power", "0");
-	if (!wait_for(args.plug, false))
-		return false;
-	ask_host("unplug");
-	return plug();
+	char slot[] = "1", **plug;
+
+	for (plug = args.plugs; *plug; plug++, slot[0]++) {
+		if (is_there(*plug))
+			continue;
+		ask_for("plug", slot);
+		if (!wait_for(*plug, true))
+			return false;
+	}
+	return true;
+}
+
+static bool replug_all(void)
+{
+	char slot[] = "1", **plug;
+
+	for (plug = args.plugs; *plug; plug++, slot[0]++) {
+		if (chdir(SLOTS) || chdir(slot) || !write_file("power", "0") ||
+		    !wait_for(*plug, false))
+			return false;
+		ask_for("unplug", slot);
+	}
+	return plug_all();
 }
 
 static void check_replugs(void)
@@ -485,7 +580,7 @@ static void check_replugs(void)
 	int i;
 
 	for (i = 1; good && i <= args.replugs; i++) {
-		good = replug() && run_judge(args.types, true) == KSFT_PASS;
+		good = replug_all() && run_judge(args.types, true) == KSFT_PASS;
 		if (!good)
 			ksft_print_msg("replug %d of %d\n", i, args.replugs);
 	}
@@ -664,35 +759,47 @@ static void read_argument(char *arg)
 	else if (!strcmp(arg, "too-strict"))
 		args.too_strict = true;
 	else if (value_of(arg, "plug="))
-		args.plug = value_of(arg, "plug=");
+		append(args.plugs, value_of(arg, "plug="));
 	else if (value_of(arg, "replug="))
 		args.replugs = atoi(value_of(arg, "replug="));
 	else if (value_of(arg, "bounced="))
-		args.bounced = value_of(arg, "bounced=");
+		append(args.bounced, value_of(arg, "bounced="));
+	else if (value_of(arg, "group="))
+		append(args.groups, value_of(arg, "group="));
 	else if (strchr(arg, '='))
 		append(strchr(arg, '/') ? args.writes : args.types, arg);
 	else
 		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
 }
 
+static int length(char *list[])
+{
+	int count;
+
+	for (count = 0; list[count]; count++)
+		;
+	return count;
+}
+
 static void judge_boot(void)
 {
-	int disks = 0;
-	char **disk;
+	int disks = length(args.disks);
 
 	quiet_console(LOG_ERR);
 	ksft_print_header();
-	if (args.plug && !is_there(args.plug) && !plug())
-		ksft_exit_fail_msg("no %s\n", args.plug);
-	for (disk = args.disks; *disk; disk++)
-		disks++;
+	if (length(args.plugs) > PLUGS)
+		ksft_exit_fail_msg("more than %d devices to plug in\n", PLUGS);
+	if (!plug_all())
+		ksft_exit_fail_msg("a device is missing\n");
 
-	ksft_set_plan(2 + disks * DISK_TESTS +
+	ksft_set_plan(2 + !!*args.groups + disks * DISK_TESTS +
 		      (args.replugs ? 1 + disks * DISK_TESTS : 0) +
 		      (args.writes[2] ? 2 : 1) + 1);
 	ksft_test_result(run_judge(args.types, false) == KSFT_PASS,
 			 "types as told\n");
 	check_derived(NULL);
+	if (*args.groups)
+		check_groups();
 	check_disks();
 	if (args.replugs) {
 		check_replugs();

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Marks the root port in slot 4 of QEMU's q35 as external-facing, which makes
-// Linux distrust every device below it. The property is Microsoft's, "DMA
-// protection for externally exposed PCIe ports".
+// Marks a root port of QEMU's q35 as external-facing, which makes Linux distrust
+// devices below it. PORT is replaced by the port's name, which is S and the number of
+// its place in hexadecimal digits: slot * 8 + function. The property is Microsoft's,
+// "DMA protection for externally exposed PCIe ports".
 DefinitionBlock ("", "SSDT", 2, "IOMMU", "EXTERNAL", 1)
 {
-    External (\_SB.PCI0.S20, DeviceObj)
+    External (\_SB.PCI0.PORT, DeviceObj)
 
-    Scope (\_SB.PCI0.S20)
+    Scope (\_SB.PCI0.PORT)
     {
         Name (_DSD, Package ()
         {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// As external.asl, and the port belongs to a USB4 host: all that hangs on it comes
+// As external.asl, and PORT belongs to a USB4 host: all that hangs on it comes
 // through a tunnel. The property names the host interface. Linux only asks whether it
 // is there, so the ISA bridge will do.
 DefinitionBlock ("", "SSDT", 2, "IOMMU", "USB4", 1)
 {
-    External (\_SB.PCI0.S20, DeviceObj)
+    External (\_SB.PCI0.PORT, DeviceObj)
     External (\_SB.PCI0.SF8, DeviceObj)
 
-    Scope (\_SB.PCI0.S20)
+    Scope (\_SB.PCI0.PORT)
     {
         Name (_DSD, Package ()
         {

@@ -68,38 +68,41 @@ ask("count"); print("then", answer(), flush=True)
 
 def test_plugs_before_it_answers(tmp_path: Path) -> None:
     body = """begin()
-ask("plug")
+ask("plug 2")
 heard = hear()
-assert heard["arguments"] == {"command-line": "device_add nvme,bus=a,id=plugged"}, heard
+assert heard["arguments"] == {"command-line": "device_add nvme,bus=a,id=plugged2"}, heard
 import select
 assert not select.select([sys.stdin], [], [], 0.3)[0], "told to go on too early"
 tell(event="DEVICE_SOMETHING")
 tell(**{"return": ""})
 print("answered", answer(), flush=True)
-ask("unplug")
-assert hear()["execute"] == "device_del"
+ask("unplug 2")
+heard = hear()
+assert heard["execute"] == "device_del" and heard["arguments"] == {"id": "plugged2"}, heard
 tell(error={"class": "DeviceNotFound", "desc": "has gone by itself"})
 print("answered", answer(), flush=True)
 """
-    outcome, log = _run(tmp_path, body, plug="nvme,bus=a")
+    outcome, log = _run(tmp_path, body, plugs=["edu", "nvme,bus=a"])
     assert outcome == guest.Outcome(), log
     assert log.count("answered 0\n") == 2
 
 
 def test_a_monitor_that_refuses_is_our_fault(tmp_path: Path) -> None:
     body = """begin()
-ask("plug")
+ask("plug 1")
 hear()
 tell(**{"return": "Error: Bus 'a' not found\\r\\n"})
 time.sleep(60)
 """
-    outcome, _ = _run(tmp_path, body, plug="nvme,bus=a")
+    outcome, _ = _run(tmp_path, body, plugs=["nvme,bus=a"])
     assert outcome.fault == "QEMU: device_add: Error: Bus 'a' not found"
 
 
-def test_an_unknown_question_is_our_fault(tmp_path: Path) -> None:
-    outcome, _ = _run(tmp_path, "begin()\nask('sing')\ntime.sleep(60)\n")
-    assert "'sing'" in outcome.fault
+@pytest.mark.parametrize("asked", ["sing", "plug", "plug 0", "plug 2", "unplug x"])
+def test_an_unknown_question_is_our_fault(tmp_path: Path, asked: str) -> None:
+    body = f"begin()\nask('{asked}')\ntime.sleep(60)\n"
+    outcome, _ = _run(tmp_path, body, plugs=["edu"])
+    assert f"'{asked}'" in outcome.fault
 
 
 def test_a_guest_that_hangs_is_killed(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ def directory(tmp_path: Path) -> Path:
 def test_all_of_ours() -> None:
     machines = machine.read_all()
     assert len(machines) == 27
-    assert machines["vtd-nopt-external"].bounced == "0000:01:00.0"
+    assert machines["vtd-nopt-external"].bounced == ("0000:01:00.0",)
+    tables = {name: [one.table for one in each.external] for name, each in machines.items()}
+    assert tables["vtd-nopt-external"] == ["external-S20.aml"]
+    assert tables["vtd-nopt-usb4"] == ["usb4-S20.aml"] and not tables["vtd"]
     assert machines["smmuv3"].count == ("smmuv3_*range_inval", "smmuv3_cmdq_tlbi*")
     assert parameters.read()["vtd"][-1][0].strict == "off"
     assert all(row.rounds for row in measures.read())
@@ -49,6 +52,11 @@ def test_all_of_ours() -> None:
         ("writes 0000:00:02.0 0000:00:03.0", "must be one device"),
         ("bounced 0000:00:02.0 junk", "must be one device"),
         ("device 0000:00:02.0 free nvme", "'0000:00:02.0' comes a second time"),
+        ("external 4", "'4': must be a PCI device"),
+        ("external 0000:01:00.0", "must be a root port"),
+        ("external 0000:00:04.0 usb5", "'usb5': must be one of: external usb4"),
+        ("group 0000:00:02.0 0000:00:02.0", "'0000:00:02.0' comes a second time"),
+        ("group 0000:00:02.0 5", "'5': must be a PCI device"),
         ("append a='", "no closing quotation"),
         ("attack 0000:00:05.0 free", "must be ADDRESS CLASS edu,OPTIONS"),
         ("attack 0000:00:05.0 fre edu,addr=5", "'fre': must be one of: free"),
@@ -62,6 +70,28 @@ def test_a_wrong_line_is_named(directory: Path, line: str, says: str) -> None:
         machine.read("wrong", directory)
     assert f"{directory}/wrong:4: " in str(raised.value)
     assert says in str(raised.value)
+
+
+def test_a_machine_elsewhere(tmp_path: Path) -> None:
+    more = "device 0000:01:00.0 free virtio-blk\ndevice 0000:02:00.0 free virtio-blk\n"
+    more += "plug 0000:02:00.0 a,b\nplug 0000:01:00.0 c\nbounced 0000:01:00.0\n"
+    more += "bounced 0000:02:00.0\ngroup 0000:00:1c.0 0000:01:00.0\nexternal 0000:00:1c.1\n"
+    (tmp_path / "mine").write_text(VTD + more)
+    mine = machine.read_file(tmp_path / "mine")
+    assert mine.name == "mine"
+    assert mine.plugs == (("0000:02:00.0", "a,b"), ("0000:01:00.0", "c"))
+    assert mine.bounced == ("0000:01:00.0", "0000:02:00.0")
+    assert mine.groups == (("0000:00:1c.0", "0000:01:00.0"),)
+    assert [each.table for each in mine.external] == ["external-SE1.aml"]
+    with pytest.raises(CannotTell, match="yours': no such file"):
+        machine.read_file(tmp_path / "yours")
+
+
+def test_one_group_has_one_class(directory: Path) -> None:
+    more = "device 0000:01:00.0 required nvme\ngroup 0000:00:02.0 0000:01:00.0\n"
+    (directory / "wrong").write_text(VTD + more)
+    with pytest.raises(CannotTell, match="wrong:5: .*must be devices of one class"):
+        machine.read("wrong", directory)
 
 
 @pytest.mark.parametrize("lost", ["about", "arch", "device"])

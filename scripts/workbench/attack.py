@@ -102,8 +102,8 @@ class Booter(boots.Booter):
         words = [*each.append, *_BUFFERS, *job.way.words, *self.how.append]
         command = guest.qemu(each.arch, self.how.accel, each.emulator) + options(each)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
-        plug = its.options if its.device.policy.late else ""
-        one = guest.Boot(command, files, self.how.timeout, log, plug=plug)
+        plugs = [its.options] if its.device.policy.late else []
+        one = guest.Boot(command, files, self.how.timeout, log, plugs=plugs)
         outcome = guest.run(one, show=self.how.show)
         paths.remove(initrd)
         return self.judge(job, log, outcome)

@@ -167,7 +167,7 @@ def choose(asked: Namespace) -> list[Machine]:
             if named and each.arch.name != asked.arch:
                 raise CannotTell(f"machine '{each.name}' is not of --arch '{asked.arch}'")
         chosen = [each for each in chosen if each.arch.name == asked.arch]
-    if asked.replug is not None and not any(each.plug for each in chosen):
+    if asked.replug is not None and not any(each.plugs for each in chosen):
         raise CannotTell(f"--replug '{asked.replug}': none of these machines plugs a device")
     if asked.image is not None:
         for each in chosen:
@@ -290,7 +290,10 @@ def _build_arch(
                 target = build.Target(arch.name, arch.image, more)
                 headers = built.tree / f"obj-{target.name}" / "usr/include"
                 sources = initramfs.Sources(stock.tree, [headers])
-                initramfs.guest_files(sources, arch, headers.parents[1] / "guest", files)
+                machines = [job.machine for job in jobs]
+                initramfs.guest_files(
+                    sources, arch, headers.parents[1] / "guest", files, machines
+                )
             wanted = [
                 job for job in jobs if job.kernel == name and job.machine.probe == is_probe
             ]
@@ -440,7 +443,7 @@ def _boot_image(asked: Namespace, chosen: Sequence[Machine]) -> int:
     arch = chosen[0].arch
     sources = initramfs.Sources(base.stock, initramfs.system_headers())
     files = run / f"guest-{arch.name}"
-    initramfs.guest_files(sources, arch, base.directory / "guest-image", files)
+    initramfs.guest_files(sources, arch, base.directory / "guest-image", files, chosen)
     try:
         pool.submit(jobs, image_file, files)
         return _end(pool)

@@ -99,8 +99,9 @@ class Booter:
         command += ["-m", how.memory] if how.memory else []
         command += guest.trace_options(each, trace)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
-        plug = each.plug[1] if each.plug else ""
-        outcome = guest.run(guest.Boot(command, files, limit, log, trace, plug), show=how.show)
+        plugs = [options for _, options in each.plugs]
+        one = guest.Boot(command, files, limit, log, trace, plugs)
+        outcome = guest.run(one, show=how.show)
         for used in (trace, initrd):
             paths.remove(used)
         return self.judge(job, log, outcome)

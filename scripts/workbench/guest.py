@@ -46,7 +46,8 @@ class Boot:
     limit: seconds until it counts as hung.
     log: the file for its console; what else it needs is beside it.
     trace: the file in which QEMU counts what a guest asks to be counted, a line each.
-    plug: what QEMU's device_add is told when the guest asks to have a device plugged in.
+    plugs: what QEMU's device_add is told when the guest asks to have the first device plugged
+    in, the second and so on.
     monitor: whether it is QEMU, which has one.
     """
 
@@ -55,7 +56,7 @@ class Boot:
     limit: int
     log: Path
     trace: Optional[Path] = None
-    plug: str = ""
+    plugs: Sequence[str] = ()
     monitor: bool = True
 
 
@@ -79,6 +80,8 @@ def qemu(arch: Arch, accel: str, major: int = 0) -> list[str]:
 def machine_options(machine: Machine, nvme: bool = True) -> list[str]:
     """Return QEMU's options for a machine's IOMMU and devices."""
     options = [*machine.qemu, *machine.arch.disks, *(machine.arch.nvme if nvme else ())]
+    for port in machine.external:
+        options += ["-acpitable", f"file={port.table}"]
     for number in range(_DISKS):
         options += ["-blockdev", disk(f"disk{number}")]
     return options
@@ -156,12 +159,14 @@ class _Host:
         """Do what is asked; return the number to answer with."""
         if asked == "count":
             return self.count()
-        if not self.monitor or asked not in ("plug", "unplug"):
+        what, _, number = asked.partition(" ")
+        known = [str(each + 1) for each in range(len(self.boot.plugs))]
+        if not self.monitor or what not in ("plug", "unplug") or number not in known:
             raise MonitorError("Unknown", f"the guest asks for '{asked}'")
-        if asked == "plug":
-            self.plug(self.monitor)
+        if what == "plug":
+            self.plug(self.monitor, int(number))
         else:
-            self.unplug(self.monitor)
+            self.unplug(self.monitor, int(number))
         return 0
 
     def count(self) -> int:
@@ -175,20 +180,21 @@ class _Host:
                 self.position += len(block)
         return self.counted
 
-    def plug(self, monitor: Monitor) -> None:
-        """Plug the device in.
+    def plug(self, monitor: Monitor, number: int) -> None:
+        """Plug a device in.
 
         In QMP's own device_add each option has a type, which is not the same for each QEMU.
         """
-        line = {"command-line": f"device_add {self.boot.plug},id=plugged"}
+        options = f"{self.boot.plugs[number - 1]},id=plugged{number}"
+        line = {"command-line": f"device_add {options}"}
         said = monitor.execute("human-monitor-command", **line)
         if said:
             raise MonitorError("GenericError", f"device_add: {str(said).strip()}")
 
-    def unplug(self, monitor: Monitor) -> None:
-        """Take the device away, which goes by itself when its slot loses power."""
+    def unplug(self, monitor: Monitor, number: int) -> None:
+        """Take a device away, which goes by itself when its slot loses power."""
         try:
-            monitor.execute("device_del", id="plugged")
+            monitor.execute("device_del", id=f"plugged{number}")
         except MonitorError as error:
             if error.args[0] != "DeviceNotFound":
                 raise

@@ -9,7 +9,7 @@ import platform
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Iterable, Sequence
 
 from workbench import machine, paths, process
 from workbench.packages import LLVM
@@ -84,11 +84,7 @@ def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
         command(source, sources, arch.target, directory / name)
         for name, source in programs.items()
     ]
-    inputs = [
-        *programs.values(),
-        *sorted(GUEST.glob("*.h")),
-        *sorted(machine.MACHINES.glob("*.asl")),
-    ]
+    inputs = [*programs.values(), *sorted(GUEST.glob("*.h"))]
     inputs += sorted((sources.tree / "tools/include/nolibc").rglob("*.h"))
     inputs += [sources.tree / "tools/testing/selftests/kselftest.h"]
     for headers in sources.headers:
@@ -101,15 +97,12 @@ def build(sources: Sources, arch: machine.Arch, directory: Path) -> Path:
     stamp = directory / "built"
     initramfs = directory / "initramfs.cpio"
     made = [initramfs, directory / "disk.img", *(directory / name for name in programs)]
-    made += [directory / f"{table.stem}.aml" for table in machine.MACHINES.glob("*.asl")]
     is_whole = all(path.exists() for path in made)
     if is_whole and stamp.exists() and stamp.read_text() == digest.hexdigest():
         return initramfs
     paths.remove(directory)
     directory.mkdir(parents=True)
     process.step(f"compile the guest for {arch.name}", directory / "log", *commands)
-    for table in machine.MACHINES.glob("*.asl"):
-        process.output(["iasl", "-p", directory / table.stem, table])
     disk = "".join(f"{record:015d}\n" for record in range(_RECORDS))  # see init.c
     (directory / "disk.img").write_text(disk)
     entries = [_directory(name) for name in ("dev", "proc", "sys")] + [_CONSOLE]
@@ -162,8 +155,28 @@ def tell(initramfs: Path, told: Sequence[str], to: Path) -> None:
     to.write_bytes(_padded(initramfs.read_bytes()) + archive([told_file]))
 
 
-def guest_files(sources: Sources, arch: machine.Arch, kept: Path, to: Path) -> None:
-    """Have what a guest boots with beside its kernel, and a copy of it that stays."""
+def tables(machines: Iterable[machine.Machine], directory: Path) -> None:
+    """Compile the ACPI tables that mark the machines' external-facing ports."""
+    for port in {port for each in machines for port in each.external}:
+        table = directory / port.table
+        source = table.with_suffix(".asl")
+        text = (machine.MACHINES / f"{port.kind}.asl").read_text()
+        source.write_text(text.replace("PORT", port.acpi_name))
+        process.output(["iasl", "-p", table.with_suffix(""), source])
+
+
+def guest_files(
+    sources: Sources,
+    arch: machine.Arch,
+    kept: Path,
+    to: Path,
+    machines: Iterable[machine.Machine] = (),
+) -> None:
+    """Have what a guest of these machines boots with beside its kernel.
+
+    kept: where it is built, and stays for the next time. to: where a copy goes.
+    """
     with paths.locked(sources.tree.parent):
         build(sources, arch, kept)
         paths.copy(kept, to)
+    tables(machines, to)

@@ -71,7 +71,9 @@ def expected_results(job: Job, has_drivers: bool, replugs: int) -> list[verdict.
     """Return what the guest has to report of a boot."""
     disks = [device for device in job.machine.devices if device.is_disk]
     results = [verdict.Expected("types as told"), _derived(job, False)]
-    rounds = [""] + ([" again"] if job.machine.plug and replugs else [])
+    if _groups(job):
+        results.append(verdict.Expected("groups as told"))
+    rounds = [""] + ([" again"] if job.machine.plugs and replugs else [])
     for again in rounds:
         if again:
             results.append(verdict.Expected("plugged in again"))
@@ -139,6 +141,11 @@ def _writes(job: Job) -> list[str]:
     return written
 
 
+def _groups(job: Job) -> tuple[tuple[str, ...], ...]:
+    """Return which devices have to share a group."""
+    return () if job.way.setting.strict == "off" else job.machine.groups
+
+
 def _is_too_strict(job: Job) -> bool:
     """Whether the kernel is strict where patched is not, and the guest can see that.
 
@@ -159,10 +166,11 @@ def told(job: Job, has_drivers: bool, replugs: int) -> list[str]:
     lines += _writes(job)
     if each.count:
         lines.append("count=kernel" if each.count == ("kernel",) else "count=host")
-    if each.bounced:
-        lines.append(f"bounced={each.bounced}")
-    if each.plug:
-        lines += [f"plug={each.plug[0]}", f"replug={replugs}"]
+    lines += [f"group={' '.join(group)}" for group in _groups(job)]
+    lines += [f"bounced={address}" for address in each.bounced]
+    lines += [f"plug={address}" for address, _ in each.plugs]
+    if each.plugs:
+        lines.append(f"replug={replugs}")
     flags = {
         "warns": each.warns,
         "too-strict": _is_too_strict(job),

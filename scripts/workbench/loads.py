@@ -74,7 +74,7 @@ def read(file: Path = FILE) -> list[Load]:
 def check(each: machine.Machine, loads: Sequence[Load]) -> None:
     """Raise CannotTell unless a machine can have these loads, and they be counted."""
     kinds = {device.policy for device in each.devices}
-    if not each.count or each.count == ("kernel",) or each.plug or len(kinds) > 1:
+    if not each.count or each.count == ("kernel",) or each.plugs or len(kinds) > 1:
         raise CannotTell(
             f"machine '{each.name}': for --loads QEMU must count its invalidations, all of its "
             "devices must be of one class, and none be plugged in"

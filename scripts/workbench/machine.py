@@ -12,7 +12,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import Iterator, Mapping, Optional, Sequence
 
 from workbench import paths, policy
 from workbench.status import CannotTell
@@ -24,7 +24,7 @@ KINDS = ("virtio-blk", "nvme", "edu")
 
 _MACHINE_KEYS = (
     *("about", "arch", "qemu", "append", "probe", "warns", "count", "bounced", "plug"),
-    *("device", "writes", "strict", "needs", "attack", "emulator"),
+    *("device", "writes", "strict", "needs", "attack", "emulator", "external", "group"),
 )
 _ARCH_KEYS = (
     *("image", "target", "console", "qemu", "disks", "nvme", "append", "skips"),
@@ -34,8 +34,6 @@ _ONCE = (
     "arch",
     "probe",
     "warns",
-    "bounced",
-    "plug",
     "strict",
     "image",
     "target",
@@ -80,6 +78,25 @@ class Attacker:
 
 
 @dataclass(frozen=True)
+class External:
+    """A root port that is marked as external-facing. kind: how, scripts/machine/KIND.asl."""
+
+    port: str
+    kind: str = "external"
+
+    @property
+    def acpi_name(self) -> str:
+        """What QEMU's own ACPI tables call it: "S20" if it is 0000:00:04.0."""
+        slot, function = self.port.rpartition(":")[2].split(".")
+        return f"S{int(slot, 16) << 3 | int(function):02X}"
+
+    @property
+    def table(self) -> str:
+        """The file of the ACPI table that marks it."""
+        return f"{self.kind}-{self.acpi_name}.aml"
+
+
+@dataclass(frozen=True)
 class Arch:
     """What the machines of one architecture share, see scripts/README.md."""
 
@@ -107,14 +124,16 @@ class Machine:
     devices: tuple[Device, ...]
     count: tuple[str, ...]
     writes: tuple[str, ...]
-    bounced: Optional[str]
-    plug: Optional[tuple[str, str]]
+    bounced: tuple[str, ...]
+    plugs: tuple[tuple[str, str], ...]
     probe: bool
     warns: bool
     strict: bool
     needs: str
     attacker: Optional[Attacker] = None
     emulator: int = 0
+    external: tuple[External, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
 
     def device(self, address: str) -> Device:
         """Return one of its devices."""
@@ -230,15 +249,39 @@ def _known(lines: _Lines, key: str, devices: Sequence[Device]) -> list[str]:
     return named
 
 
-def _plug(lines: _Lines, devices: Sequence[Device]) -> Optional[tuple[str, str]]:
+def _plugs(lines: _Lines, devices: Sequence[Device]) -> Iterator[tuple[str, str]]:
     named = _known(lines, "plug", devices)
-    if not named:
-        return None
-    number, value = lines.values["plug"][0]
-    words = value.split(None, 1)
-    if len(words) != 2:
-        lines.refuse(number, f"'{value}': must be ADDRESS and what device_add is told")
-    return named[0], words[1]
+    for address, (number, value) in zip(named, lines.values.get("plug", [])):
+        words = value.split(None, 1)
+        if len(words) != 2:
+            lines.refuse(number, f"'{value}': must be ADDRESS and what device_add is told")
+        yield address, words[1]
+
+
+def _external(lines: _Lines) -> Iterator[External]:
+    kinds = sorted(path.stem for path in MACHINES.glob("*.asl"))
+    for number, value in lines.values.get("external", []):
+        port, _, kind = value.partition(" ")
+        if not lines.address(number, port).startswith("0000:00:"):
+            lines.refuse(number, f"'{value}': must be a root port, as in 0000:00:04.0")
+        if kind and kind not in kinds:
+            lines.refuse(number, f"'{kind}': must be one of: {' '.join(kinds)}")
+        yield External(port, kind or "external")
+
+
+def _groups(lines: _Lines, devices: Sequence[Device]) -> list[tuple[str, ...]]:
+    """Return who shares a group; devices that do have to be of one class."""
+    classes = {device.address: device.policy for device in devices}
+    groups: list[tuple[str, ...]] = []
+    for number, value in lines.values.get("group", []):
+        words = tuple(lines.address(number, word) for word in value.split())
+        for word in words:
+            if words.count(word) > 1 or any(word in group for group in groups):
+                lines.refuse(number, f"'{word}' comes a second time")
+        if len({classes[word] for word in words if word in classes}) > 1:
+            lines.refuse(number, f"'{value}': must be devices of one class")
+        groups.append(words)
+    return groups
 
 
 def _attacker(lines: _Lines) -> Optional[Attacker]:
@@ -275,12 +318,18 @@ def arch(name: str, directory: Path = MACHINES) -> Arch:
 
 def read(name: str, directory: Path = MACHINES) -> Machine:
     """Return a machine; raise CannotTell if its file is not there, or wrong."""
-    lines = _Lines(directory / name, _MACHINE_KEYS)
+    return read_file(directory / name, directory)
+
+
+def read_file(file: Path, directory: Path = MACHINES) -> Machine:
+    """Return the machine of a file, wherever that is. directory: of the architectures."""
+    if not file.is_file():
+        raise CannotTell(f"machine '{file}': no such file")
+    lines = _Lines(file, _MACHINE_KEYS)
     devices = _devices(lines)
-    bounced = _known(lines, "bounced", devices)
     its_arch = arch(lines.need("arch"), directory)
     return Machine(
-        name=name,
+        name=file.name,
         about=lines.need("about"),
         arch=its_arch,
         qemu=lines.words("qemu"),
@@ -288,14 +337,16 @@ def read(name: str, directory: Path = MACHINES) -> Machine:
         devices=tuple(devices),
         count=lines.words("count"),
         writes=tuple(_known(lines, "writes", devices)),
-        bounced=bounced[0] if bounced else None,
-        plug=_plug(lines, devices),
+        bounced=tuple(_known(lines, "bounced", devices)),
+        plugs=tuple(_plugs(lines, devices)),
         probe=lines.yes("probe"),
         warns=lines.yes("warns"),
         strict=lines.yes("strict"),
         needs=lines.text("needs"),
         attacker=_attacker(lines),
         emulator=lines.number("emulator") or its_arch.emulator,
+        external=tuple(_external(lines)),
+        groups=tuple(_groups(lines, devices)),
     )
 
 
