@@ -54,6 +54,7 @@ def test_all_of_ours() -> None:
         ("device 0000:00:02.0 free nvme", "'0000:00:02.0' comes a second time"),
         ("external 4", "'4': must be a PCI device"),
         ("external 0000:01:00.0", "must be a root port"),
+        ("external 0000:00:04.1", "must be a root port, function 0"),
         ("external 0000:00:04.0 usb5", "'usb5': must be one of: external usb4"),
         ("group 0000:00:02.0 0000:00:02.0", "'0000:00:02.0' comes a second time"),
         ("group 0000:00:02.0 5", "'5': must be a PCI device"),
@@ -75,14 +76,14 @@ def test_a_wrong_line_is_named(directory: Path, line: str, says: str) -> None:
 def test_a_machine_elsewhere(tmp_path: Path) -> None:
     more = "device 0000:01:00.0 free virtio-blk\ndevice 0000:02:00.0 free virtio-blk\n"
     more += "plug 0000:02:00.0 a,b\nplug 0000:01:00.0 c\nbounced 0000:01:00.0\n"
-    more += "bounced 0000:02:00.0\ngroup 0000:00:1c.0 0000:01:00.0\nexternal 0000:00:1c.1\n"
+    more += "bounced 0000:02:00.0\ngroup 0000:00:1c.0 0000:01:00.0\nexternal 0000:00:1c.0\n"
     (tmp_path / "mine").write_text(VTD + more)
     mine = machine.read_file(tmp_path / "mine")
     assert mine.name == "mine"
     assert mine.plugs == (("0000:02:00.0", "a,b"), ("0000:01:00.0", "c"))
     assert mine.bounced == ("0000:01:00.0", "0000:02:00.0")
     assert mine.groups == (("0000:00:1c.0", "0000:01:00.0"),)
-    assert [each.table for each in mine.external] == ["external-SE1.aml"]
+    assert [each.table for each in mine.external] == ["external-SE0.aml"]
     with pytest.raises(CannotTell, match="yours': no such file"):
         machine.read_file(tmp_path / "yours")
 

@@ -29,6 +29,9 @@ iommu.strict=0 and iommu.strict=1.
   --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
                       with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
                       vtd-nopt
+  --random N          N machines that are drawn, with parameters that are drawn, too; from
+                      --seed, or the system's. What is right follows from each machine
+  --seed SEED         the first machine's, a number; the second has SEED + 1, and so on
   --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
                       passthrough by itself: strict or passthrough; else it is lazy. Booted
                       where it counts, that is with iommu.strict or iommu.passthrough unset
@@ -46,9 +49,12 @@ iommu.strict=0 and iommu.strict=1.
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
 
+MACHINE is a name, see --list, or the path of a file like those in scripts/machine/.
+
 The table goes to stdout as boots end, a row for each machine, setting and device, or with
---all for each machine and device, the settings across, with "!" where not as expected;
-progress and failures to stderr.
+--all for each machine and device, the settings across, with "!" where not as expected; with
+--random for each machine, and at the end how many there were of each class: with 8 machines
+or more it fails if a class has none. Progress and failures go to stderr.
 
 A boot fails if a device has another type than expected or takes another than it should
 through sysfs, if its disk cannot be read through the IOMMU or invalidates the IOTLB too
@@ -63,14 +69,27 @@ Exit status: 0 every row is as expected; 1 some are not, they are marked in the 
 from __future__ import annotations
 
 import os
+import secrets
 from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping, Sequence
 
 from workbench import base as bases
-from workbench import attack, build, emulator, image, initramfs, kernel, loads, machine
+from workbench import (
+    attack,
+    build,
+    draw,
+    drawn,
+    emulator,
+    image,
+    initramfs,
+    kernel,
+    loads,
+    machine,
+)
 from workbench import packages, parameters, paths, policy, progress, setup, verb, verdict
-from workbench.boots import UNREAD, Booter, How, Pool, Rows
+from workbench.boots import UNREAD, Booter, How, Pool, Rows, Taker
 from workbench.job import Job, Way
 from workbench.machine import Machine
 from workbench.policy import Setting
@@ -82,6 +101,7 @@ UNSET = "unset"
 LARGE_PAGES = "arm64"  # the architecture that can have pages of 64 KiB
 SECONDS_PER_BOOT = 3  # of QEMU (TCG) on a core of an AMD EPYC
 SETTINGS = (UNSET, "0", "1")
+SEEDS = 10**9
 
 
 def options() -> verb.Arguments:
@@ -91,6 +111,8 @@ def options() -> verb.Arguments:
     for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list", "--debug"):
         add(flag, action="store_true")
     add("--64k", action="store_true")
+    add("--random", type=verb.number)
+    add("--seed", type=verb.number)
     add("--image")
     add("--arch")
     add("--base", default="mainline")
@@ -122,11 +144,20 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
     pairs += [("loads", "passthrough"), ("loads", "replug")]
     pairs += [("default", other) for other in ("odd", "image", "attack", "loads")]
+    pairs += [
+        ("random", other) for other in ("all", "odd", "attack", "loads", "list", "image")
+    ]
+    pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
+    pairs += [("random", other) for other in ("strict", "passthrough")]
     for fragment in ("debug", "64k"):
         pairs += [(fragment, other) for other in ("image", "attack", "loads")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
+    if asked.seed is not None and asked.random is None:
+        raise CannotTell(f"--seed '{asked.seed}': is for --random")
+    if asked.random is not None and asked.machines:
+        raise CannotTell(f"machine '{asked.machines[0]}': --random draws its own, name none")
     if asked.alternative is not None:
         must_be_one_of("--alternative", asked.alternative, kernel.alternatives())
     if asked.image is not None and asked.base != "mainline":
@@ -137,11 +168,19 @@ def _refuse_together(asked: Namespace) -> None:
         raise CannotTell("--accel 'kvm': no access to /dev/kvm here, use tcg")
 
 
-def _named(asked: Namespace) -> list[str]:
+def _named(asked: Namespace) -> list[Machine]:
+    """Return the machines that are named, or whose files are, each once."""
     known = machine.names()
-    for name in asked.machines:
-        must_be_one_of("machine", name, known)
-    return list(dict.fromkeys(asked.machines))
+    found: dict[str, Machine] = {}
+    for word in asked.machines:
+        if "/" in word:
+            each = machine.read_file(Path(word))
+        else:
+            must_be_one_of("machine", word, known)
+            each = machine.read(word)
+        if found.setdefault(each.name, each) != each:
+            raise CannotTell(f"machine '{word}': another one has this name, too")
+    return list(found.values())
 
 
 def choose(asked: Namespace) -> list[Machine]:
@@ -149,18 +188,7 @@ def choose(asked: Namespace) -> list[Machine]:
     named = _named(asked)
     if getattr(asked, "64k"):
         _only_64k(asked, named)
-    names: Sequence[str] = named
-    if not named and asked.image is not None:
-        names = FOR_AN_IMAGE
-    elif not named and asked.attack:
-        names = [name for name, each in machine.read_all().items() if each.attacker]
-    elif not named and asked.loads:
-        names = loads.MACHINES
-    elif not named:
-        names = (
-            machine.names() if asked.all or asked.odd or asked.arch is not None else MAIN_JOB
-        )
-    chosen = [machine.read(name) for name in names]
+    chosen = named or [machine.read(name) for name in _unnamed(asked)]
     if asked.arch is not None:
         machine.arch(asked.arch)
         for each in chosen:
@@ -186,21 +214,32 @@ def choose(asked: Namespace) -> list[Machine]:
     return chosen
 
 
-def _only_64k(asked: Namespace, named: Sequence[str]) -> None:
+def _unnamed(asked: Namespace) -> Sequence[str]:
+    """Return the names of the machines that are meant if none is named."""
+    if asked.image is not None:
+        return FOR_AN_IMAGE
+    if asked.attack:
+        return [name for name, each in machine.read_all().items() if each.attacker]
+    if asked.loads:
+        return loads.MACHINES
+    return machine.names() if asked.all or asked.odd or asked.arch is not None else MAIN_JOB
+
+
+def _only_64k(asked: Namespace, named: Sequence[Machine]) -> None:
     """Ask for machines of arm64 only; CannotTell if others are asked for."""
     if asked.arch not in (None, LARGE_PAGES):
         raise CannotTell(f"--64k '{asked.arch}': only --arch {LARGE_PAGES} has such pages")
-    for name in named:
-        if machine.read(name).arch.name != LARGE_PAGES:
-            raise CannotTell(f"machine '{name}': --64k is for those of {LARGE_PAGES}")
+    for each in named:
+        if each.arch.name != LARGE_PAGES:
+            raise CannotTell(f"machine '{each.name}': --64k is for those of {LARGE_PAGES}")
     asked.arch = LARGE_PAGES
 
 
-def _of_vtd(chosen: Sequence[Machine], named: Sequence[str]) -> list[Machine]:
+def _of_vtd(chosen: Sequence[Machine], named: Sequence[Machine]) -> list[Machine]:
     """Return the machines whose IOMMU is VT-d; CannotTell if others are named."""
     found = [each for each in chosen if any("intel-iommu" in word for word in each.qemu)]
     for each in chosen:
-        if each.name in named and each not in found:
+        if each in named and each not in found:
             raise CannotTell(f"machine '{each.name}': --alternative is for those of VT-d")
     return found
 
@@ -238,13 +277,41 @@ def ways(asked: Namespace, chosen: Sequence[Machine]) -> dict[str, list[Way]]:
         return {each.name: plain for each in chosen}
     odd = parameters.read()
     found = {each.name: [Way(*way) for way in odd.get(each.name, [])] for each in chosen}
-    for name in _named(asked):
-        if name in found and not found[name]:
-            raise CannotTell(f"--odd: scripts/parameters has none for {name}")
+    for each in _named(asked):
+        if each.name in found and not found[each.name]:
+            raise CannotTell(f"--odd: scripts/parameters has none for {each.name}")
     found = {name: some for name, some in found.items() if some}
     if not found:
         raise CannotTell(f"--odd: scripts/parameters has none for --arch {asked.arch}")
     return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be booted.
+
+    ways: by a machine's name. run: the directory of this run. drawn: the machines, if they are
+    drawn.
+    """
+
+    chosen: Sequence[Machine]
+    ways: Mapping[str, Sequence[Way]]
+    run: Path
+    drawn: Sequence[draw.Drawn] = ()
+
+
+def _plan(asked: Namespace) -> Plan:
+    if asked.random is None:
+        chosen = choose(asked)
+        how = ways(asked, chosen)
+        chosen = [each for each in chosen if each.name in how]
+        return Plan(chosen, how, paths.run_directory("boot"))
+    run = paths.run_directory("boot")
+    seed = asked.seed or secrets.randbelow(SEEDS) + 1
+    progress.say(f"boot: {asked.random} machines from --seed {seed}")
+    machines = [draw.write(seed + number, run) for number in range(asked.random)]
+    chosen = [each.machine for each in machines]
+    return Plan(chosen, {each.machine.name: [each.way] for each in machines}, run, machines)
 
 
 def _by_arch(chosen: Sequence[Machine]) -> dict[str, list[Machine]]:
@@ -337,7 +404,7 @@ def _say_what(
 
 
 def _leave_out(
-    chosen: Sequence[Machine], base: bases.Base, named: Sequence[str]
+    chosen: Sequence[Machine], base: bases.Base, named: Sequence[Machine]
 ) -> list[Machine]:
     """Return the machines for which a base has all that is needed."""
     kept = []
@@ -345,7 +412,7 @@ def _leave_out(
         lacking = kernel.lacks(base, each.needs, each.probe)
         if not lacking:
             kept.append(each)
-        elif each.name in named:
+        elif each in named:
             raise CannotTell(f"machine '{each.name}': {base.version} lacks {lacking}")
         else:
             progress.say(f"boot: {each.name} is left out: {base.version} lacks {lacking}")
@@ -359,7 +426,7 @@ def _how(asked: Namespace, has_drivers: bool = True) -> How:
     limit = 600 if asked.loads else 300 if asked.debug else 60
     return How(
         timeout=asked.timeout or limit,
-        replugs=asked.replug or 1,
+        replugs=asked.replug or (0 if asked.random else 1),
         accel=asked.accel,
         append=words + asked.append.split(),
         show=asked.console,
@@ -368,16 +435,24 @@ def _how(asked: Namespace, has_drivers: bool = True) -> How:
     )
 
 
-def _pool(asked: Namespace, jobs: Sequence[Job], run: Path, parser: verdict.Parser) -> Pool:
-    """Return what boots these, and prints the table that is asked for."""
+def _pool(
+    asked: Namespace, jobs: Sequence[Job], plan: Plan, parser: verdict.Parser
+) -> tuple[Pool, Taker]:
+    """Return what boots these, and what prints the table that is asked for."""
+    booter = Booter(_how(asked), plan.run, parser)
+    rows: Taker
     if asked.loads:
-        rows = loads.read()
-        booter = loads.Booter(_how(asked), run, parser, loads=rows)
-        return Pool(booter, loads.Rows(rows, jobs), len(jobs))
-    if asked.attack:
-        return Pool(attack.Booter(_how(asked), run, parser), attack.Rows(jobs), len(jobs))
-    is_short = asked.all or asked.default is not None
-    return Pool(Booter(_how(asked), run, parser), Rows(is_short, jobs), len(jobs))
+        each = loads.read()
+        booter = loads.Booter(_how(asked), plan.run, parser, loads=each)
+        rows = loads.Rows(each, jobs)
+    elif asked.attack:
+        booter = attack.Booter(_how(asked), plan.run, parser)
+        rows = attack.Rows(jobs)
+    elif plan.drawn:
+        rows = drawn.Rows(plan.drawn, jobs)
+    else:
+        rows = Rows(asked.all or asked.default is not None, jobs)
+    return Pool(booter, rows, len(jobs)), rows
 
 
 def _more(asked: Namespace) -> tuple[str, ...]:
@@ -389,23 +464,28 @@ def _more(asked: Namespace) -> tuple[str, ...]:
     return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 
 
-def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
+def _prepare(asked: Namespace, base: bases.Base, plan: Plan) -> list[Machine]:
+    """Have what booting takes but for the kernels; return the machines that a base can do."""
+    chosen = list(plan.chosen)
+    if base.name != "mainline":
+        setup.prepare(base, [])  # to see which machines it is for
+        chosen = _leave_out(chosen, base, _named(asked))
+    setup.prepare_machines(base, chosen, *packages.BUILD)
+    for each in {(each.arch, each.emulator, each.count): each for each in chosen}.values():
+        emulator.check_events(each)
+    if asked.loads and not (base.stock / loads.NEEDS).exists():
+        raise CannotTell(f"--loads: {base.version} lacks {loads.NEEDS}")
+    return chosen
+
+
+def _boot_built(asked: Namespace, plan: Plan) -> int:
     base = bases.find(asked.base)
     names = [asked.kernel] if asked.kernel else ["stock", "patched"]
     if asked.alternative:
         names = ["patched", asked.alternative]
-    how = ways(asked, chosen)
-    chosen = [each for each in chosen if each.name in how]
-    _check_console(asked, _jobs(chosen, how, names))
-    if base.name != "mainline":
-        setup.prepare(base, [])  # to see which machines it is for
-        chosen = _leave_out(chosen, base, asked.machines)
-    setup.prepare_machines(base, chosen, *packages.BUILD)
-    for each in chosen:
-        emulator.check_events(each)
-    if asked.loads and not (base.stock / loads.NEEDS).exists():
-        raise CannotTell(f"--loads: {base.version} lacks {loads.NEEDS}")
-    jobs = _jobs(chosen, how, names, asked.related)
+    _check_console(asked, _jobs(plan.chosen, plan.ways, names))
+    chosen = _prepare(asked, base, plan)
+    jobs = _jobs(chosen, plan.ways, names, asked.related)
     kernels = {
         name: kernel.with_related(plain, asked.related)
         for name, plain in _kernels(base, names).items()
@@ -416,34 +496,49 @@ def _boot_built(asked: Namespace, chosen: Sequence[Machine]) -> int:
     seconds = loads.SECONDS_PER_BOOT if asked.loads else SECONDS_PER_BOOT
     _say_what(jobs, kernels, more, attack.SECONDS if asked.attack else seconds)
     stock = kernel.stock(base)
-    pool = _pool(asked, jobs, paths.run_directory("boot"), verdict.Parser(stock.tree))
+    pool, rows = _pool(asked, jobs, plan, verdict.Parser(stock.tree))
     try:
         for machines in _by_arch(chosen).values():
             ours = [job for job in jobs if job.machine in machines]
             _build_arch(pool, kernels, ours, stock, more)
-        return _end(pool)
+        status = _end(pool)
     except Exception:
         pool.stop()
         pool.tell_failures("boot")
         raise
     finally:
         pool.stop()
+        if isinstance(rows, drawn.Rows):
+            _tell_seeds(asked, rows)
+    return max(status, rows.end()) if isinstance(rows, drawn.Rows) else status
 
 
-def _boot_image(asked: Namespace, chosen: Sequence[Machine]) -> int:
+def _tell_seeds(asked: Namespace, rows: drawn.Rows) -> None:
+    """Say how to repeat each drawn machine that has failed."""
+    words = ["--base", asked.base] if asked.base != "mainline" else []
+    words += ["--kernel", asked.kernel] if asked.kernel else []
+    for name in asked.related:
+        words += ["--with", name]
+    words += ["--append", f"'{asked.append}'"] if asked.append else []
+    words += ["--debug"] if asked.debug else []
+    for each in rows.failed():
+        progress.say(*drawn.repeat(each, words))
+
+
+def _boot_image(asked: Namespace, plan: Plan) -> int:
     base = bases.find("mainline")
-    jobs = _jobs(chosen, ways(asked, chosen), ["image"])
+    jobs = _jobs(plan.chosen, plan.ways, ["image"])
     _check_console(asked, jobs)
     image.check(asked.image)
-    setup.prepare_machines(base, chosen)
-    run = paths.run_directory("boot")
+    setup.prepare_machines(base, plan.chosen)
+    run = plan.run
     image_file = image.fetch(asked.image, base.log, run / "image")
     booter = Booter(_how(asked, has_drivers=False), run, verdict.Parser(base.stock))
     pool = Pool(booter, Rows(asked.all, jobs), len(jobs))
-    arch = chosen[0].arch
+    arch = plan.chosen[0].arch
     sources = initramfs.Sources(base.stock, initramfs.system_headers())
     files = run / f"guest-{arch.name}"
-    initramfs.guest_files(sources, arch, base.directory / "guest-image", files, chosen)
+    initramfs.guest_files(sources, arch, base.directory / "guest-image", files, plan.chosen)
     try:
         pool.submit(jobs, image_file, files)
         return _end(pool)
@@ -481,6 +576,5 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{each.name:18}  {each.about}")
         return AS_EXPECTED
     _refuse_together(asked)
-    chosen = choose(asked)
-    is_built = asked.image is None
-    return _boot_built(asked, chosen) if is_built else _boot_image(asked, chosen)
+    plan = _plan(asked)
+    return _boot_built(asked, plan) if asked.image is None else _boot_image(asked, plan)

@@ -262,8 +262,10 @@ def _external(lines: _Lines) -> Iterator[External]:
     kinds = sorted(path.stem for path in MACHINES.glob("*.asl"))
     for number, value in lines.values.get("external", []):
         port, _, kind = value.partition(" ")
-        if not lines.address(number, port).startswith("0000:00:"):
-            lines.refuse(number, f"'{value}': must be a root port, as in 0000:00:04.0")
+        if not re.fullmatch(r"0000:00:[01].\.0", lines.address(number, port)):
+            lines.refuse(
+                number, f"'{port}': must be a root port, function 0, as in 0000:00:04.0"
+            )
         if kind and kind not in kinds:
             lines.refuse(number, f"'{kind}': must be one of: {' '.join(kinds)}")
         yield External(port, kind or "external")
