@@ -55,6 +55,7 @@ class Iommu:
 
     weight: how often it is drawn. qemu: its options. requires: its driver requires
     translation. is_strict: it forces strict. is_counted: QEMU tells what it invalidates.
+    takes_bridges: with a device behind a conventional bridge it still works for the others.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Iommu:
     requires: bool = False
     is_strict: bool = False
     is_counted: bool = True
+    takes_bridges: bool = True
 
 
 VTD = Iommu("vtd", 25, "-device intel-iommu,pt=on")
@@ -71,7 +73,11 @@ IOMMUS = (
     VTD,
     NOPT,
     Iommu("vtd-nopt-cm", 5, "-device intel-iommu,pt=off,caching-mode=on", True, True),
-    Iommu("virtio-iommu", 15, "-device virtio-iommu-pci,addr=1", is_counted=False),
+    Iommu(
+        *("virtio-iommu", 15, "-device virtio-iommu-pci,addr=1"),
+        is_counted=False,
+        takes_bridges=False,
+    ),
     Iommu("none", 5, is_counted=False),
 )
 
@@ -146,7 +152,10 @@ class Drawing:
             self.endpoint(parent, slot, number)
 
     def bridge(self, parent: Optional[Function], slot: int = 0) -> None:
-        """Add a conventional bus."""
+        """Add a conventional bus; a device in its place where the IOMMU would fail with it."""
+        if not self.iommu.takes_bridges:
+            self.endpoint(parent, slot)
+            return
         is_plain = parent is None and self.is_lucky(0.4)
         driver = "i82801b11-bridge" if is_plain else "pcie-pci-bridge"
         bridge = self.add(driver, parent, slot)
@@ -341,12 +350,12 @@ class _Writer:
                 class_ = self._class(self._group(each))
                 yield f"device {self.addresses[each]} {class_} {_KINDS[driver]}"
 
-    def _bounced(self) -> list[str]:
-        """Return the disks whose DMA is bounced. NVMe's need it only where not page by page."""
+    def _bounced(self, *drivers: str) -> list[str]:
+        """Return the devices with these drivers whose DMA is bounced."""
         return [
             self.addresses[each]
             for each, driver in self.drawing.drivers.items()
-            if driver == _DISK and not topology.is_trusted(each)
+            if driver in drivers and not topology.is_trusted(each)
         ]
 
     def _written(self) -> Iterator[str]:
@@ -388,10 +397,9 @@ class _Writer:
             yield f"plug    {self.addresses[each]} {self._options(each)}"
         if iommu.name == "none":
             return
-        bounced = self._bounced()
-        if bounced:
+        if self._bounced(_DISK, "nvme"):
             yield "append  swiotlb=force swiotlb=,track_hiwater"
-        for address in bounced:
+        for address in self._bounced(_DISK):  # NVMe's is not, when whole pages are read
             yield f"bounced {address}"
         for group in self.groups:
             yield f"group   {' '.join(self.addresses[each] for each in group)}"
