@@ -63,6 +63,29 @@ def test_options_may_come_between_machines() -> None:
     assert _machines(_jobs("vtd", "--strict", "0", "vtd-nopt")) == ["vtd", "vtd-nopt"]
 
 
+def test_a_machine_by_its_file(tmp_path: Path) -> None:
+    text = (machine.MACHINES / "vtd").read_text()
+    (tmp_path / "mine").write_text(text)
+    jobs = _jobs(str(tmp_path / "mine"), "vtd", "--strict", "0")
+    assert _machines(jobs) == ["mine", "vtd"]
+    (tmp_path / "vtd").write_text(text + "strict yes\n")
+    with pytest.raises(CannotTell, match="another one has this name"):
+        _jobs("vtd", str(tmp_path / "vtd"))
+
+
+def test_random(tmp_path: Path) -> None:
+    asked = boot.options().parse(["--random", "3", "--seed", "7"])
+    plan = boot._plan(asked)
+    assert [each.seed for each in plan.drawn] == [7, 8, 9]
+    assert [each.name for each in plan.chosen] == ["random-7", "random-8", "random-9"]
+    alone = boot._plan(boot.options().parse(["--random", "1", "--seed", "8"]))
+    assert (
+        alone.chosen[0] == plan.chosen[1] and alone.ways["random-8"] == plan.ways["random-8"]
+    )
+    assert boot._how(asked).replugs == 0
+    assert boot._plan(boot.options().parse(["--random", "1"])).drawn[0].seed > 0
+
+
 def test_odd() -> None:
     assert _machines(_jobs("--odd")) == ["amdvi", "vtd", "vtd-nopt", "zpci", "zpci-probe"]
     assert all(each.way.words for each in _jobs("--odd"))
@@ -95,6 +118,19 @@ def test_odd() -> None:
         (("--strict",), "--strict"),
         (("--wrong",), "--wrong"),
         (("--replug", "-1"), "--replug"),
+        (("--random", "0"), "'0': must be a number, 1 or more"),
+        (("--random", "x"), "'x': must be a number"),
+        (("--seed", "1"), "--seed '1': is for --random"),
+        (("--random", "1", "--seed", "-5"), "--seed"),
+        (("--random", "1", "vtd"), "machine 'vtd': --random draws its own"),
+        (("--random", "1", "--odd"), "--random and --odd"),
+        (("--random", "1", "--image", "x"), "--random and --image"),
+        (("--random", "1", "--attack"), "--random and --attack"),
+        (("--random", "1", "--loads"), "--random and --loads"),
+        (("--random", "1", "--alternative", "two-ops"), "--random and --alternative"),
+        (("--random", "1", "--strict", "0"), "--random and --strict"),
+        (("--random", "1", "--default", "strict"), "--random and --default"),
+        (("./nowhere",), "machine 'nowhere': no such file"),
     ],
 )
 def test_what_means_nothing_is_refused(arguments: Sequence[str], says: str) -> None:

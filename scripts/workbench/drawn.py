@@ -13,7 +13,8 @@ from workbench.job import Job
 from workbench.machine import Device
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED
 
-_FORM = "{:10}  {:20}  {:7}  {:74}  {}"
+_FORM = "{:10}  {:6}  {:11}  {:7}  {:70}  {}"
+_HEAD = ("seed", "strict", "passthrough", "devices", "machine", "verdict")
 
 
 def _is_judged(result: Result, device: Device) -> bool:
@@ -107,9 +108,7 @@ class Rows:
     def __post_init__(self) -> None:
         self.each = len(self.jobs) // len(self.machines)
         self.counts = dict.fromkeys(CLASSES, 0)
-        progress.result(
-            _FORM.format("seed", "iommu.strict, .passthrough", "devices", "machine", "verdict")
-        )
+        progress.result(_FORM.format(*_HEAD))
 
     def add(self, result: Result) -> None:
         """Take a result, and print the line that is complete with it."""
@@ -134,13 +133,14 @@ class Rows:
     def end(self) -> int:
         """Print how many machines had each class; return whether that is as expected.
 
-        So many that all classes are among what is drawn must have them all.
+        A machine has a class if its boots have judged it, and found it right. So many machines
+        that they must have all classes have to; unless some failed, which says enough.
         """
         progress.result("")
         for name, count in self.counts.items():
             progress.result(f"{count:6} machines: {name}")
         missing = [name for name, count in self.counts.items() if not count]
-        if not missing or len(self.machines) < draw.PERIOD:
+        if not missing or self.failed() or len(self.machines) < draw.PERIOD:
             return AS_EXPECTED
         for name in missing:
             progress.say(f"boot: NO machine: {name}")
@@ -158,9 +158,9 @@ def _row(drawn: Drawn, results: Sequence[Result]) -> str:
     verdict = f"FAILED: {' and '.join(failed)}, see below" if failed else "as expected"
     if not failed and differ:
         verdict += f", {differ} differ"
-    words = f"{setting.strict}, {setting.passthrough}"
-    about = drawn.machine.about
-    return _FORM.format(drawn.seed, words, len(drawn.machine.devices), about, verdict).rstrip()
+    its = drawn.machine
+    cells = (drawn.seed, setting.strict, setting.passthrough, len(its.devices), its.about)
+    return _FORM.format(*cells, verdict)
 
 
 def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:

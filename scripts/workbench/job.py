@@ -134,6 +134,8 @@ def _writes(job: Job) -> list[str]:
     written = []
     for address in job.machine.writes:
         device = job.class_of(job.machine.device(address))
+        if device.late and job.type_of(job.machine.device(address)) == "identity":
+            continue  # which could not be put back
         for current in policy.currents(device):
             for word in policy.WORDS:
                 result = policy.written(device, job.setting, job.does_as, current, word)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -181,6 +182,10 @@ REFUSALS = (
     ("'0'", "boot", "--replug", "0"),
     ("virtio-iommu", "boot", "--odd", "virtio-iommu"),
     ("--odd and --all", "boot", "--odd", "--all"),
+    ("'0'", "boot", "--random", "0"),
+    ("--random and --attack", "boot", "--random", "1", "--attack"),
+    ("'vtd'", "boot", "--random", "1", "vtd"),
+    ("'nowhere'", "boot", "./nowhere"),
     ("--loads and --strict", "boot", "--loads", "--strict", "0"),
     ("'virtio-iommu'", "boot", "--loads", "virtio-iommu"),
     ("--odd and --strict", "boot", "--odd", "--strict", "1"),
@@ -425,6 +430,41 @@ def odd(run: Run) -> None:
 def replug(run: Run) -> None:
     """an external device comes and goes 50 times"""
     _boot(run, "vtd-nopt-external", "--kernel", "patched", "--replug", "50")
+
+
+RANDOM = 40
+# The mistakes that drawn machines have to find: in the gate, in trust, and in sysfs
+FOUND_BY_RANDOM = ("gate-dropped", "untrusted-lazy", "sysfs-dma-refused")
+_DRAWN = ("--random", str(RANDOM), "--seed", "1")
+
+
+def random_machines(run: Run) -> None:
+    """machines that are drawn, always the same"""
+    _boot(run, *_DRAWN)
+
+
+def random_fails(run: Run) -> None:
+    """drawn machines fail that are strict and should not be, and so does one of them again"""
+    words = ["--kernel", "patched", "--append", "iommu.strict=1"]
+    said = run.fails(1, "FAILED", script("boot"), "--random", "8", "--seed", "1", *words)
+    found = re.search(r"^  or of its file: scripts/boot (.*)$", said, re.M)
+    if "seed 3 again: scripts/boot --random 1 --seed 3 " not in said or not found:
+        raise Wrong("it does not say how to repeat the third")
+    run.fails(1, "UNEXPECTED", script("boot"), *shlex.split(found[1]))
+
+
+def random_mutants(run: Run) -> None:
+    """drawn machines find the mistakes by themselves"""
+    for name in FOUND_BY_RANDOM:
+        run.good(script("mutate"), name)
+        said = run.fails(1, "FAILED", script("boot"), *_DRAWN, "--kernel", "mutant")
+        seeds = re.findall(r"^ *(\d+) .* FAILED: mutant", said, re.M)
+        run.write(f"{name}: found by machine {min(map(int, seeds))} of {RANDOM}")
+
+
+def random_many(run: Run) -> None:
+    """1000 machines that are drawn, others each time"""
+    _boot(run, "--random", "1000")
 
 
 def image(run: Run) -> None:
@@ -744,6 +784,10 @@ PARTS: Mapping[str, Part] = {
     "attack": Part(
         "a device that attacks, and that this can fail",
         (attacks, attacks_cured, attacks_fail),
+    ),
+    "random": Part("drawn machines, and that they can fail", (random_machines, random_fails)),
+    "random-many": Part(
+        "1000 drawn machines, and what a few find", (random_mutants, random_many), True
     ),
     "loads": Part(
         "how often each load invalidates",
