@@ -4,9 +4,9 @@ Usage: scripts/test [--full] [--list] [PART ...]
 
 Run the checks of this project: the workbench's own tests, that each series applies to each
 base, alone and with the other, and survives as commits and mails, static checks, the x86_64
-machines under every setting, a device that attacks on them, KUnit there and on User Mode
-Linux, a short benchmark, that the harness can fail and that KUnit can: see scripts/mutate.
-Installs and builds what is missing first.
+machines under every setting, others that are drawn, kernels with another default, a device
+that attacks, KUnit on x86_64 and on User Mode Linux, a short benchmark, that the harness can
+fail and that KUnit can: see scripts/mutate. Installs and builds what is missing first.
 
   --full  also what takes a kernel more to build, or a machine: the parts that --list marks.
           Each takes less than an hour
@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import check, chroot, kernel, packages, patches, paths, process
+from workbench import check, chroot, kernel, packages, patches, paths, policy, process
 from workbench import progress, setup, verb
 from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH, based_on
@@ -432,6 +432,35 @@ def replug(run: Run) -> None:
     _boot(run, "vtd-nopt-external", "--kernel", "patched", "--replug", "50")
 
 
+def default_strict(run: Run) -> None:
+    """a kernel that is strict by itself, and that this can fail"""
+    _boot(run, "--default", "strict")
+    words = ["vtd", "--default", "strict", "--strict", "unset", "--append", "iommu.strict=0"]
+    run.fails(1, "FQ!", script("boot"), *words)
+
+
+def default_passthrough(run: Run) -> None:
+    """a kernel that passes through by itself"""
+    _boot(run, "--default", "passthrough")
+
+
+def defaults_everywhere(run: Run) -> None:
+    """each default, on all machines"""
+    for default in policy.DEFAULTS[1:]:
+        _boot(run, "--default", default, "--all")
+
+
+def debug(run: Run) -> None:
+    """machines with every checker on"""
+    late = ["vtd-late", "vtd-nopt-late", "vtd-nopt-dock", "vtd-flts", "virtio-iommu-late"]
+    _boot(run, "vtd", "vtd-nopt", "vtd-nopt-external", *late, "--debug")
+
+
+def large_pages(run: Run) -> None:
+    """the machines of arm64 with pages of 64 KiB"""
+    _boot(run, "--64k", "--all")
+
+
 RANDOM = 40
 # The mistakes that drawn machines have to find: in the gate, in trust, and in sysfs
 FOUND_BY_RANDOM = ("gate-dropped", "untrusted-lazy", "sysfs-dma-refused")
@@ -785,6 +814,7 @@ PARTS: Mapping[str, Part] = {
         "a device that attacks, and that this can fail",
         (attacks, attacks_cured, attacks_fail),
     ),
+    "defaults": Part("kernels with another default", (default_strict, default_passthrough)),
     "random": Part("drawn machines, and that they can fail", (random_machines, random_fails)),
     "random-many": Part(
         "1000 drawn machines, and what a few find", (random_mutants, random_many), True
@@ -802,6 +832,11 @@ PARTS: Mapping[str, Part] = {
     "static": Part("static checks", (static,)),
     "bench": Part("the benchmark", (bench,)),
     "mutants": Part("that KUnit can fail", (mutants,)),
+    "everywhere": Part(
+        "what the default run does on a few machines, on all, and with every checker",
+        (defaults_everywhere, debug, large_pages),
+        True,
+    ),
     "attack-cured": Part(
         "a device that attacks, with the related patch", (attacks_all_cured,), True
     ),
