@@ -416,7 +416,7 @@ def describe(drawing: Drawing) -> str:
         "no ACS": sum(not each.has_acs for each in ports),
         "switches": kinds.count(topology.UPSTREAM),
         "bridges": sum(each in topology.CONVENTIONAL for each in kinds),
-        "plugged in": sum(bool(each.plugged) for each in drawing.drivers),
+        "late": sum(bool(each.plugged) for each in drawing.drivers),
     }
     words = [f"{what} {count}" for what, count in counts.items() if count]
     return ", ".join([drawing.iommu.name, *words])

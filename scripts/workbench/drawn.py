@@ -13,7 +13,7 @@ from workbench.job import Job
 from workbench.machine import Device
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED
 
-_FORM = "{:10}  {:6}  {:11}  {:7}  {:70}  {}"
+_FORM = "{:10}  {:6}  {:11}  {:7}  {:73}  {}"
 _HEAD = ("seed", "strict", "passthrough", "devices", "machine", "verdict")
 
 

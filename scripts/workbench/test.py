@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import check, chroot, kernel, packages, patches, paths, policy, process
-from workbench import progress, setup, verb
+from workbench import check, chroot, kernel, machine, packages, patches, paths, policy
+from workbench import process, progress, setup, verb
 from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH, based_on
 from workbench.repository import Repository
@@ -482,6 +482,19 @@ def random_fails(run: Run) -> None:
     run.fails(1, "UNEXPECTED", script("boot"), *shlex.split(found[1]))
 
 
+def wrong_groups(run: Run) -> None:
+    """a group fails that has one device more than is told, or one less"""
+    text = (machine.MACHINES / "vtd-late").read_text()
+    group = "group   0000:00:04.0 0000:01:00.0\n"
+    if group not in text:
+        raise CannotTell("scripts/machine/vtd-late has no such group any more")
+    for number, other in enumerate(("0000:00:04.0", "0000:00:04.0 0000:00:1f.0")):
+        file = run.directory / f"machine-{number}"
+        file.write_text(text.replace(group, f"group   {other}\n"))
+        words = ["--strict", "0", "--kernel", "patched"]
+        run.fails(1, "groups as told failed", script("boot"), file, *words)
+
+
 def random_mutants(run: Run) -> None:
     """drawn machines find the mistakes by themselves"""
     for name in FOUND_BY_RANDOM:
@@ -815,7 +828,9 @@ PARTS: Mapping[str, Part] = {
         (attacks, attacks_cured, attacks_fail),
     ),
     "defaults": Part("kernels with another default", (default_strict, default_passthrough)),
-    "random": Part("drawn machines, and that they can fail", (random_machines, random_fails)),
+    "random": Part(
+        "drawn machines, and that they can fail", (random_machines, random_fails, wrong_groups)
+    ),
     "random-many": Part(
         "1000 drawn machines, and what a few find", (random_mutants, random_many), True
     ),
