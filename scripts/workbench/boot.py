@@ -76,19 +76,9 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from workbench import base as bases
-from workbench import (
-    attack,
-    build,
-    draw,
-    drawn,
-    emulator,
-    image,
-    initramfs,
-    kernel,
-    loads,
-    machine,
-)
-from workbench import packages, parameters, paths, policy, progress, setup, verb, verdict
+from workbench import attack, build, draw, drawn, emulator, image, initramfs, kernel
+from workbench import loads, machine, packages, parameters, paths, policy, progress, setup
+from workbench import verb, verdict
 from workbench.boots import UNREAD, Booter, How, Pool, Rows, Taker
 from workbench.job import Job, Way
 from workbench.machine import Machine
@@ -144,9 +134,7 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
     pairs += [("loads", "passthrough"), ("loads", "replug")]
     pairs += [("default", other) for other in ("odd", "image", "attack", "loads")]
-    pairs += [
-        ("random", other) for other in ("all", "odd", "attack", "loads", "list", "image")
-    ]
+    pairs += [("random", other) for other in ("all", "odd", "attack", "loads", "image")]
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
     pairs += [("random", other) for other in ("strict", "passthrough")]
     for fragment in ("debug", "64k"):
@@ -519,7 +507,7 @@ def _tell_seeds(asked: Namespace, rows: drawn.Rows) -> None:
     words += ["--kernel", asked.kernel] if asked.kernel else []
     for name in asked.related:
         words += ["--with", name]
-    words += ["--append", f"'{asked.append}'"] if asked.append else []
+    words += ["--append", asked.append] if asked.append else []
     words += ["--debug"] if asked.debug else []
     for each in rows.failed():
         progress.say(*drawn.repeat(each, words))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Sequence
 
@@ -168,10 +169,8 @@ def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:
 
     options: of scripts/boot, that have to be given again.
     """
-    more = "".join(f" {word}" for word in options)
     setting = drawn.way.setting
-    words = f"--strict {setting.strict} --passthrough {setting.passthrough}"
-    return [
-        f"seed {drawn.seed} again: scripts/boot --random 1 --seed {drawn.seed}{more}",
-        f"  or of its file: scripts/boot {drawn.file} {words}{more}",
-    ]
+    words = ["--strict", setting.strict, "--passthrough", setting.passthrough]
+    again = shlex.join(["scripts/boot", "--random", "1", "--seed", str(drawn.seed), *options])
+    file = shlex.join(["scripts/boot", str(drawn.file), *words, *options])
+    return [f"seed {drawn.seed} again: {again}", f"  or by its file: {file}"]

@@ -476,7 +476,7 @@ def random_fails(run: Run) -> None:
     """drawn machines fail that are strict and should not be, and so does one of them again"""
     words = ["--kernel", "patched", "--append", "iommu.strict=1"]
     said = run.fails(1, "FAILED", script("boot"), "--random", "8", "--seed", "1", *words)
-    found = re.search(r"^  or of its file: scripts/boot (.*)$", said, re.M)
+    found = re.search(r"^  or by its file: scripts/boot (.*)$", said, re.M)
     if "seed 3 again: scripts/boot --random 1 --seed 3 " not in said or not found:
         raise Wrong("it does not say how to repeat the third")
     run.fails(1, "UNEXPECTED", script("boot"), *shlex.split(found[1]))
