@@ -44,7 +44,7 @@
  *  - nothing but the tests themselves has tainted the kernel, and lockdep, if
  *    it was built in, has found nothing.
  *
- * With "bench", "attack" or "loads" for the first line it runs bench.c, attack.c or loads.c,
+ * With "bench", "attack", "loads" or "events" for the first line it runs bench.c and so on,
  * and hands over the others.
  *
  * Prints KTAP. Built with nolibc, which the compiler includes by -include.
@@ -53,13 +53,11 @@
 #include <linux/reboot.h>
 #include <linux/uio.h>
 #include "guest.h"
+#include "disk.h"
 #include "log.h"
 
 #define JUDGE "/default_domain"
 #define SUBTEST "    " /* what KTAP has before each line of one */
-#define RECORD_SIZE 16 /* bytes: a record is its own number, in text */
-#define DISK_RECORDS 65536
-#define READ_SECONDS 20 /* until a read is taken for lost */
 #define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
 #define TAINT_TEST 0x40000 /* bit 18: KUnit has run a test */
 #define KUNIT_DIR "/sys/kernel/debug/kunit"
@@ -216,84 +214,6 @@ static void check_derived(char *option)
 		good = false;
 	ksft_test_result(good, "types as derived%s\n",
 			 option ? ", and written" : "");
-}
-
-/* Does the disk @name hang on @expectation's device? */
-static bool is_disk_of(const char *name, const char *expectation)
-{
-	size_t len = strchr(expectation, '=') - expectation;
-	char path[256] = "", *pos;
-
-	/* Following the link and asking where we are gives the device's path. */
-	if (chdir("/sys/block") || chdir(name) ||
-	    syscall(__NR_getcwd, path, sizeof(path)) < 0)
-		return false;
-	for (pos = path; (pos = strchr(pos, '/'));)
-		if (!strncmp(++pos, expectation, len) && pos[len] == '/')
-			return true;
-	return false;
-}
-
-/* The disk of @expectation's device, "vda", until the next call; or NULL. */
-static const char *find_disk(const char *expectation)
-{
-	FILE *partitions = fdopen(open("/proc/partitions", O_RDONLY), "r");
-	static char line[128];
-	char *name = NULL;
-
-	if (!partitions)
-		return NULL;
-	while (fgets(line, sizeof(line), partitions)) {
-		line[strlen(line) - 1] = '\0';
-		name = strrchr(line, ' ');
-		if (name && is_disk_of(++name, expectation))
-			break;
-		name = NULL;
-	}
-	fclose(partitions);
-	return name;
-}
-
-/* Returns 0 if the disk @name can be read whole and record n says n. */
-static int read_disk(const char *name)
-{
-	char buf[64 * RECORD_SIZE + 1] = ""; /* ends as a string, for atoi() */
-	int fd, len, pos, record = 0;
-
-	if (chdir("/dev"))
-		return 1;
-	fd = open(name, O_RDONLY);
-	if (fd < 0)
-		return 1;
-	while ((len = read(fd, buf, sizeof(buf) - 1)) == sizeof(buf) - 1)
-		for (pos = 0; pos < len; pos += RECORD_SIZE)
-			if (atoi(buf + pos) != record++)
-				return 1;
-	return len || record != DISK_RECORDS;
-}
-
-/*
- * In a child: a request that was lost behind the IOMMU never comes back, and
- * that must not keep us from saying so.
- */
-static bool disk_reads_well(const char *name)
-{
-	int status, tenths;
-	pid_t pid;
-
-	pid = fork();
-	if (pid < 0)
-		ksft_exit_fail_perror("fork");
-	if (!pid)
-		exit(read_disk(name));
-
-	for (tenths = 0; tenths < READ_SECONDS * 10; tenths++) {
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			return WIFEXITED(status) && !WEXITSTATUS(status);
-		msleep(100);
-	}
-	ksft_print_msg("no answer from %s in %d seconds\n", name, READ_SECONDS);
-	return false;
 }
 
 /* The device's name, without what is expected of it, until the next call */
@@ -860,7 +780,7 @@ int main(void)
 	}
 	if (argc > 1 &&
 	    (!strcmp(argv[1], "bench") || !strcmp(argv[1], "attack") ||
-	     !strcmp(argv[1], "loads"))) {
+	     !strcmp(argv[1], "loads") || !strcmp(argv[1], "events"))) {
 		run_instead(argv + 1);
 		restart();
 	}

@@ -162,3 +162,62 @@ def test_options() -> None:
     assert guest.trace_options(machine.read("virtio-iommu"), Path("x")) == []
     line = guest.kernel_options(vtd.arch, Path("k"), Path("i"), ["iommu.strict=0"])
     assert line[-1] == "console=ttyS0 panic=-1 no_timer_check iommu.strict=0"
+
+
+def test_wakes_a_guest_that_sleeps_and_has_asked(tmp_path: Path) -> None:
+    body = """begin()
+ask("wake")
+print("answered", answer(), flush=True)
+import select
+assert not select.select([end], [], [], 0.3)[0], "woken too early"
+tell(event="STOP")
+tell(event="SUSPEND")
+assert hear()["execute"] == "system_wakeup"
+tell(**{"return": {}})
+tell(event="SUSPEND")
+assert not select.select([end], [], [], 0.3)[0], "woken without having asked"
+print("awake", flush=True)
+"""
+    outcome, log = _run(tmp_path, body)
+    assert outcome == guest.Outcome(), log
+    assert "answered 0\n" in log and "awake\n" in log
+
+
+# Resets after one line, and after two; then it is left alone
+RESETS = """
+def expect(command, **arguments):
+    heard = hear()
+    assert (heard["execute"], heard["arguments"]) == (command, arguments), heard
+    tell(**{"return": {}})
+def reset(guest):
+    tell(event="RESET", data={"guest": guest})
+begin()
+expect("set-action", reboot="reset")
+print("first", flush=True)
+expect("system_reset")
+print("late", flush=True)
+reset(False); reset(True)
+time.sleep(0.3)
+print("second", flush=True)
+"""
+
+
+def test_resets_a_guest(tmp_path: Path) -> None:
+    body = """
+print("second line", flush=True)
+expect("system_reset")
+reset(False); reset(True)
+time.sleep(0.3)
+print("third", flush=True)
+expect("set-action", reboot="shutdown")
+"""
+    outcome, log = _run(tmp_path, RESETS + body, resets=[1, 2])
+    assert outcome == guest.Outcome(), log
+    parts = log.split(f"\n{guest.RESET}\n")
+    assert [part.split()[-1] for part in parts] == ["late", "line", "third"]
+
+
+def test_a_guest_that_restarts_between_resets_is_wrong(tmp_path: Path) -> None:
+    body = "time.sleep(0.3)\nreset(True)\ntime.sleep(0.3)\n"
+    outcome, _ = _run(tmp_path, RESETS + body, resets=[1, 2])
+    assert outcome.why == "it has restarted by itself"

@@ -173,7 +173,8 @@ def test_what_a_guest_boots_with_is_made_again_if_it_must(
 
 
 @pytest.mark.parametrize(
-    "header, programs", [("map_benchmark.h", {"bench", "loads"}), ("edu.h", {"attack"})]
+    "header, programs",
+    [("map_benchmark.h", {"bench", "loads", "events"}), ("edu.h", {"attack"})],
 )
 def test_programs_need_headers(tmp_path: Path, header: str, programs: set[str]) -> None:
     """What a kernel's headers lack, nothing is compiled for."""

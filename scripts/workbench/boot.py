@@ -32,6 +32,13 @@ iommu.strict=0 and iommu.strict=1.
   --random N          N machines that are drawn, with parameters that are drawn, too; from
                       --seed, or the system's. What is right follows from each machine
   --seed SEED         the first machine's, a number; the second has SEED + 1, and so on
+  --events            have something happen under load instead, each event in a boot of its own:
+                      types are written, drivers, devices and a CPU go and come back, the
+                      machine suspends, is reset or starts another kernel, VFIO takes the disk,
+                      and allocations fail; print how often, and judge types and disks then.
+                      Unless some are named, on vtd-nopt, vtd and vtd-nopt-external
+  --event EVENT       only this one; may be given again
+  --rounds TIMES      how often types are written, 40 unless given; other events in proportion
   --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
                       passthrough by itself: strict or passthrough; else it is lazy. Booted
                       where it counts, that is with iommu.strict or iommu.passthrough unset
@@ -44,7 +51,8 @@ iommu.strict=0 and iommu.strict=1.
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
   --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug 300, with
-                      --loads 600, and 5 more for each --replug
+                      --loads 600, with --events 600 and 2 more for each of --rounds, and 5
+                      more for each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
@@ -76,9 +84,9 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from workbench import base as bases
-from workbench import attack, build, draw, drawn, emulator, image, initramfs, kernel
-from workbench import loads, machine, packages, parameters, paths, policy, progress, setup
-from workbench import verb, verdict
+from workbench import attack, build, draw, drawn, emulator, events, image, initramfs
+from workbench import kernel, loads, machine, packages, parameters, paths, policy, progress
+from workbench import setup, verb, verdict
 from workbench.boots import UNREAD, Booter, How, Pool, Rows, Taker
 from workbench.job import Job, Way
 from workbench.machine import Machine
@@ -100,6 +108,9 @@ def options() -> verb.Arguments:
     add = parser.add_argument
     for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list", "--debug"):
         add(flag, action="store_true")
+    add("--events", action="store_true")
+    add("--event", dest="only", type=verb.one_of(*events.EVENTS), action="append", default=[])
+    add("--rounds", type=verb.number)
     add("--64k", action="store_true")
     add("--random", type=verb.number)
     add("--seed", type=verb.number)
@@ -133,10 +144,12 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("alternative", other) for other in ("odd", "kernel", "arch")]
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
     pairs += [("loads", "passthrough"), ("loads", "replug")]
-    pairs += [("default", other) for other in ("odd", "image", "attack", "loads")]
+    pairs += [("events", other) for other in ("all", "odd", "image", "attack", "loads")]
+    pairs += [("events", other) for other in ("passthrough", "alternative", "64k")]
+    pairs += [("default", other) for other in ("odd", "image", "attack", "loads", "events")]
     pairs += [("random", other) for other in ("all", "odd", "attack", "loads", "image")]
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
-    pairs += [("random", other) for other in ("strict", "passthrough")]
+    pairs += [("random", other) for other in ("strict", "passthrough", "events")]
     for fragment in ("debug", "64k"):
         pairs += [(fragment, other) for other in ("image", "attack", "loads")]
     for one, other in pairs:
@@ -146,6 +159,10 @@ def _refuse_together(asked: Namespace) -> None:
         raise CannotTell(f"--seed '{asked.seed}': is for --random")
     if asked.random is not None and asked.machines:
         raise CannotTell(f"machine '{asked.machines[0]}': --random draws its own, name none")
+    if (asked.only or asked.rounds) and not asked.events:
+        raise CannotTell("--event and --rounds are for --events")
+    if asked.events and asked.base == "lts":
+        raise CannotTell("--events goes with mainline or its like")
     if asked.alternative is not None:
         must_be_one_of("--alternative", asked.alternative, kernel.alternatives())
     if asked.image is not None and asked.base != "mainline":
@@ -195,6 +212,9 @@ def choose(asked: Namespace) -> list[Machine]:
     if asked.loads:
         for each in chosen:
             loads.check(each, loads.read())
+    if asked.events:
+        for each in chosen:
+            events.check(each)
     if asked.alternative is not None:
         chosen = _of_vtd(chosen, named)
     if not chosen:
@@ -210,6 +230,8 @@ def _unnamed(asked: Namespace) -> Sequence[str]:
         return [name for name, each in machine.read_all().items() if each.attacker]
     if asked.loads:
         return loads.MACHINES
+    if asked.events and asked.arch is None:
+        return events.MACHINES
     return machine.names() if asked.all or asked.odd or asked.arch is not None else MAIN_JOB
 
 
@@ -412,6 +434,8 @@ def _leave_out(
 def _how(asked: Namespace, has_drivers: bool = True) -> How:
     words = ["iommu.debug_pagealloc=1"] if asked.debug else []
     limit = 600 if asked.loads else 300 if asked.debug else 60
+    if asked.events:
+        limit = 600 + events.SECONDS_PER_ROUND * (asked.rounds or events.ROUNDS)
     return How(
         timeout=asked.timeout or limit,
         replugs=asked.replug or (0 if asked.random else 1),
@@ -436,6 +460,10 @@ def _pool(
     elif asked.attack:
         booter = attack.Booter(_how(asked), plan.run, parser)
         rows = attack.Rows(jobs)
+    elif asked.events:
+        rounds = asked.rounds or events.ROUNDS
+        booter = events.Booter(_how(asked), plan.run, parser, rounds=rounds)
+        rows = events.Rows(jobs)
     elif plan.drawn:
         rows = drawn.Rows(plan.drawn, jobs)
     else:
@@ -448,6 +476,7 @@ def _more(asked: Namespace) -> tuple[str, ...]:
     if asked.loads:
         return loads.CONFIG
     more = [f"default-{asked.default}"] if asked.default else []
+    more += list(events.CONFIG) if asked.events else []
     more += ["debug", "debug-iommu"] if asked.debug else []
     return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 
@@ -471,9 +500,13 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
     names = [asked.kernel] if asked.kernel else ["stock", "patched"]
     if asked.alternative:
         names = ["patched", asked.alternative]
-    _check_console(asked, _jobs(plan.chosen, plan.ways, names))
+    if not asked.events:
+        _check_console(asked, _jobs(plan.chosen, plan.ways, names))
     chosen = _prepare(asked, base, plan)
     jobs = _jobs(chosen, plan.ways, names, asked.related)
+    if asked.events:
+        jobs = events.happenings(jobs, asked.only)
+        _check_console(asked, jobs)
     kernels = {
         name: kernel.with_related(plain, asked.related)
         for name, plain in _kernels(base, names).items()
@@ -482,6 +515,7 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
         kernels = {name: kernel.attacked(each) for name, each in kernels.items()}
     more = _more(asked)
     seconds = loads.SECONDS_PER_BOOT if asked.loads else SECONDS_PER_BOOT
+    seconds = events.SECONDS_PER_BOOT if asked.events else seconds
     _say_what(jobs, kernels, more, attack.SECONDS if asked.attack else seconds)
     stock = kernel.stock(base)
     pool, rows = _pool(asked, jobs, plan, verdict.Parser(stock.tree))

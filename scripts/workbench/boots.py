@@ -85,12 +85,20 @@ class Booter:
         """Return QEMU's options for what the guest has."""
         return guest.machine_options(job.machine)
 
+    def resets(self, job: Job) -> Sequence[int]:
+        """Return after how many lines on its console the guest is reset, each time it boots."""
+        return ()
+
+    def write_initrd(self, job: Job, image_file: Path, files: Path, initrd: Path) -> None:
+        """Write what the guest boots with beside its kernel."""
+        initramfs.tell(files / "initramfs.cpio", self.told(job), initrd)
+
     def boot(self, job: Job, image_file: Path, files: Path) -> Result:
         """Boot and judge. files: the directory of what a guest boots with."""
         log = self.run / job.name
         initrd = self.run / f"{job.name}.initrd"
         how, each = self.how, job.machine
-        initramfs.tell(files / "initramfs.cpio", self.told(job), initrd)
+        self.write_initrd(job, image_file, files, initrd)
         limit = how.timeout + SECONDS_PER_REPLUG * how.replugs
         trace = self.run / f"{job.name}.trace"
         trace.touch()
@@ -100,7 +108,7 @@ class Booter:
         command += guest.trace_options(each, trace)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
         plugs = [options for _, options in each.plugs]
-        one = guest.Boot(command, files, limit, log, trace, plugs)
+        one = guest.Boot(command, files, limit, log, trace, plugs, resets=self.resets(job))
         outcome = guest.run(one, show=how.show)
         for used in (trace, initrd):
             paths.remove(used)
@@ -108,7 +116,7 @@ class Booter:
 
     def judge(self, job: Job, log: Path, outcome: guest.Outcome) -> Result:
         """Return what came of a boot whose guest has ended."""
-        console = log.read_text(errors="replace")
+        console = log.read_text(errors="replace").rpartition(f"\n{guest.RESET}\n")[2]
         result = Result(job, log, _types(console), fault=outcome.fault)
         expected = self.expected(job)
         with self.turn:  # kunit_parser prints, or is told where to, for all threads

@@ -12,12 +12,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Mapping, Optional, Sequence
+from typing import Any, BinaryIO, Iterator, Mapping, Optional, Sequence
 
 from workbench import emulator, process
 from workbench.machine import Arch, Machine
 
 ASKS = b"# host: "
+RESET = "the host has reset it"  # a line in the log; what precedes it is no longer judged
 _FLOOD = 64 << 20  # bytes: more than any guest has to say
 _GRACE = 10  # seconds for timeout(1) to end a guest, before we do
 _MONITOR = 20.0  # seconds until QEMU has to have answered
@@ -48,6 +49,8 @@ class Boot:
     trace: the file in which QEMU counts what a guest asks to be counted, a line each.
     plugs: what QEMU's device_add is told when the guest asks to have the first device plugged
     in, the second and so on.
+    resets: after how many lines on the console it is reset, each time it boots; then it is
+    left alone.
     monitor: whether it is QEMU, which has one.
     """
 
@@ -58,6 +61,7 @@ class Boot:
     trace: Optional[Path] = None
     plugs: Sequence[str] = ()
     monitor: bool = True
+    resets: Sequence[int] = ()
 
 
 def qemu(arch: Arch, accel: str, major: int = 0) -> list[str]:
@@ -118,13 +122,30 @@ class Monitor:
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(_MONITOR)
         self.socket = end
-        self.file = end.makefile("rb")
+        self.buffer = b""
+        self.events: list[Mapping[str, Any]] = []
+
+    def receive(self) -> bool:
+        """Wait for something, and take it; return whether QEMU is still there."""
+        said = self.socket.recv(1 << 16)
+        self.buffer += said
+        return bool(said)
+
+    def hear(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the events that QEMU has told of until now, each once."""
+        while b"\n" in self.buffer:
+            self._read()
+        while self.events:
+            yield self.events.pop(0)
 
     def _read(self) -> Mapping[str, Any]:
-        line = self.file.readline()
-        if not line:
-            raise MonitorError("Closed", "QEMU has closed its monitor")
+        while b"\n" not in self.buffer:
+            if not self.receive():
+                raise MonitorError("Closed", "QEMU has closed its monitor")
+        line, _, self.buffer = self.buffer.partition(b"\n")
         answer: Mapping[str, Any] = json.loads(line)
+        if "event" in answer:
+            self.events.append(answer)
         return answer
 
     def begin(self) -> None:
@@ -154,11 +175,61 @@ class _Host:
     monitor: Optional[Monitor] = None
     counted: int = 0
     position: int = 0
+    wakes: bool = False
+    stays: bool = False
+    resets: list[int] = field(default_factory=list)
+    wrong: str = ""
+
+    def begin(self, monitor: Monitor) -> None:
+        """Take a monitor; a guest that is to be reset must not end QEMU by that."""
+        self.monitor = monitor
+        monitor.begin()
+        self.resets = list(self.boot.resets)
+        self.stays = bool(self.resets)
+        if self.stays:
+            monitor.execute("set-action", reboot="reset")
+
+    def hear(self, lines: int) -> None:
+        """Take note of what QEMU has told of, with so many lines on the console since a reset.
+
+        Wake the guest if it sleeps, and has asked for that. The firmware resets once more
+        before there is a line.
+        """
+        assert self.monitor
+        for event in self.monitor.hear():
+            if event["event"] == "SUSPEND" and self.wakes:
+                self.wakes = False
+                self.monitor.execute("system_wakeup")
+            if event["event"] == "RESET" and lines and event["data"]["guest"]:
+                self.wrong = "it has restarted by itself"
+
+    def reset(self, lines: int) -> bool:
+        """Reset the guest if it is time to; return whether it was.
+
+        lines: on the console since the last time. After the last reset the guest may end
+        QEMU again, as soon as the firmware is done.
+        """
+        if not self.monitor or not self.stays or not lines:
+            return False
+        if not self.resets:
+            self.stays = False
+            self.monitor.execute("set-action", reboot="shutdown")
+        if not self.resets or lines < self.resets[0]:
+            return False
+        self.resets.pop(0)
+        self.monitor.execute("system_reset")
+        while "RESET" not in [event["event"] for event in self.monitor.hear()]:
+            if not self.monitor.receive():
+                raise MonitorError("Closed", "QEMU has closed its monitor")
+        return True
 
     def answer(self, asked: str) -> int:
         """Do what is asked; return the number to answer with."""
         if asked == "count":
             return self.count()
+        if asked == "wake" and self.monitor:
+            self.wakes = True
+            return 0
         what, _, number = asked.partition(" ")
         known = [str(each + 1) for each in range(len(self.boot.plugs))]
         if not self.monitor or what not in ("plug", "unplug") or number not in known:
@@ -208,7 +279,14 @@ class _Console:
     show: bool
     line: bytes = b""
     size: int = 0
+    lines: int = 0
     asked: list[str] = field(default_factory=list)
+
+    def begin_anew(self) -> None:
+        """Forget what the guest has printed: it has been reset."""
+        self.log.write(f"\n{RESET}\n".encode())
+        self.lines, self.line = 0, b""
+        self.asked.clear()
 
     def take(self, said: bytes) -> None:
         """Take what the guest has printed."""
@@ -219,6 +297,7 @@ class _Console:
             sys.stdout.buffer.write(said)
             sys.stdout.buffer.flush()
         *whole, self.line = (self.line + said).split(b"\n")
+        self.lines += len(whole)
         for line in whole:
             if line.startswith(ASKS):
                 self.asked.append(line[len(ASKS) :].strip().decode(errors="replace"))
@@ -231,15 +310,29 @@ def _converse(
     assert child.stdout and child.stdin
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
+        if host.monitor:
+            selector.register(host.monitor.socket, selectors.EVENT_READ)
         while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
                 return "hung"
+            found = [key.fileobj for key, _ in ready]
+            if host.monitor and host.monitor.socket in found:
+                if not host.monitor.receive():
+                    selector.unregister(host.monitor.socket)
+                host.hear(console.lines)
+            if child.stdout not in found:
+                continue
             said = os.read(child.stdout.fileno(), 1 << 16)
             if not said:
                 return ""
             console.take(said)
             if console.size > _FLOOD:
                 return "flood"
+            if host.reset(console.lines):
+                while child.stdout in [key.fileobj for key, _ in selector.select(0)]:
+                    console.take(os.read(child.stdout.fileno(), 1 << 16))
+                console.begin_anew()
             while console.asked:
                 answer = host.answer(console.asked.pop(0))
                 child.stdin.write(b"%d\n" % answer)
@@ -283,8 +376,7 @@ def _run(
     deadline = time.monotonic() + boot.limit + _GRACE
     try:
         if boot.monitor:
-            host.monitor = Monitor(ours)
-            host.monitor.begin()
+            host.begin(Monitor(ours))
         wrong = _converse(child, console, host, deadline)
     except (BrokenPipeError, ConnectionError):
         wrong = ""  # QEMU has gone; its status says why
@@ -302,7 +394,7 @@ def _run(
     if status and (boot.monitor or status in _NOT_RUN):
         what = "QEMU" if boot.monitor else "it"
         return Outcome(fault=f"{what} failed, status {status}")
-    return Outcome(why=f"the guest failed, status {status}" if status else "")
+    return Outcome(why=f"the guest failed, status {status}" if status else host.wrong)
 
 
 def _rest(child: "subprocess.Popen[bytes]", console: _Console) -> str:

@@ -9,7 +9,7 @@ import platform
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from workbench import machine, paths, process
 from workbench.packages import LLVM
@@ -55,6 +55,7 @@ def programs_of(sources: Sources) -> dict[str, Path]:
     if any((path / "linux/map_benchmark.h").exists() for path in sources.headers):
         programs["bench"] = GUEST / "bench.c"
         programs["loads"] = GUEST / "loads.c"
+        programs["events"] = GUEST / "events.c"
     # Only kernels that are made for it have what attacks
     if any((path / "linux/edu.h").exists() for path in sources.headers):
         programs["attack"] = GUEST / "attack.c"
@@ -149,10 +150,16 @@ def _padded(content: bytes) -> bytes:
     return content + b"\0" * (-len(content) % 4)
 
 
-def tell(initramfs: Path, told: Sequence[str], to: Path) -> None:
-    """Write an initramfs with what a guest is told, a line each, in its file /told."""
-    told_file = _file("told", "".join(f"{line}\n" for line in told).encode(), 0o644)
-    to.write_bytes(_padded(initramfs.read_bytes()) + archive([told_file]))
+def tell(
+    initramfs: Path, told: Sequence[str], to: Path, more: Mapping[str, bytes] = {}
+) -> None:
+    """Write an initramfs with what a guest is told, a line each, in its file /told.
+
+    more: other files of its, by their names.
+    """
+    files = {"told": "".join(f"{line}\n" for line in told).encode(), **more}
+    entries = [_file(name, content, 0o644) for name, content in files.items()]
+    to.write_bytes(_padded(initramfs.read_bytes()) + archive(entries))
 
 
 def tables(machines: Iterable[machine.Machine], directory: Path) -> None:

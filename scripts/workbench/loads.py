@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
-from workbench import boots, machine, paths, policy, progress, verdict
+from workbench import boots, machine, paths, policy, progress, table, verdict
 from workbench.job import Job, Way
 from workbench.status import CannotTell, must_be_one_of
 
@@ -197,24 +197,11 @@ class Rows:
         related = self.jobs[0].related
         said = f", all kernels with {' and '.join(related)}" if related else ""
         lines = [f"Invalidations for each use of the DMA API{said}:"]
-        lines.append(_head([(job.machine.name,) for job in self.jobs]))
-        lines.append(_head([(job.machine.name, job.kernel) for job in self.jobs]))
-        lines.append(_row("iommu.strict", [job.way.setting.strict for job in self.jobs]))
+        lines.append(table.head([(job.machine.name,) for job in self.jobs]))
+        lines.append(table.head([(job.machine.name, job.kernel) for job in self.jobs]))
+        lines.append(table.line("iommu.strict", [job.way.setting.strict for job in self.jobs]))
         for load in self.loads:
-            lines.append(_row(load.name, [self.cell(job, load) for job in self.jobs]))
+            lines.append(table.line(load.name, [self.cell(job, load) for job in self.jobs]))
         if any("*" in line for line in lines):
             lines.append(WAITS)
         return lines
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    return (f"{name:13}" + "".join(f" {cell:6}" for cell in cells)).rstrip()
-
-
-def _head(columns: Sequence[tuple[str, ...]]) -> str:
-    """Return a line with the last word of each column above the first of those like it."""
-    line = ""
-    for number, words in enumerate(columns):
-        if not number or words != columns[number - 1]:
-            line = line.ljust(14 + 7 * number) + words[-1]
-    return line

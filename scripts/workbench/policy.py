@@ -185,3 +185,11 @@ def written(device: Class, setting: Setting, kernel: str, current: str, word: st
     if word == "identity" and not device.has_identity:
         return "EOPNOTSUPP"
     return word
+
+
+def written_bound(device: Class, current: str, word: str) -> str:
+    """Return what comes of a word that is written while a driver has the device: as written()."""
+    if word == "nonsense":
+        return "EINVAL"
+    can_be_lazy = device.has_dma and (device.trusted or not device.cured)
+    return "DMA-FQ" if (current, word, can_be_lazy) == ("DMA", "DMA-FQ", True) else "EPERM"

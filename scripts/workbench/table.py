@@ -103,3 +103,17 @@ def short(settings: Sequence[Setting], first: str = "stock", second: str = "patc
         form.format("iommu.strict", "", *(each.strict for each in settings)).rstrip(),
     ]
     return Table(head, row)
+
+
+def line(name: str, cells: Sequence[str], width: int = 13) -> str:
+    """Return a line of a table whose first column has a width: a name, and cells."""
+    return (f"{name:{width}}" + "".join(f" {cell:6}" for cell in cells)).rstrip()
+
+
+def head(columns: Sequence[tuple[str, ...]], width: int = 13) -> str:
+    """Return a line with the last word of each column above the first of those like it."""
+    found = ""
+    for number, words in enumerate(columns):
+        if not number or words != columns[number - 1]:
+            found = found.ljust(width + 1 + 7 * number) + words[-1]
+    return found

@@ -1,0 +1,1100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What happens in a machine's life, and whether types and disks are as before: for
+ * scripts/boot --events. Is told, a line each:
+ *
+ *   event=EVENT     what happens, see below
+ *   rounds=N        how often
+ *   count=WHO       who counts invalidations, see guest.h
+ *   DEVICE=TYPE     what the type of the default domain of each device's group has to be
+ *   disk=DEVICE     this is a disk; the first one is what the event happens to
+ *   write FROM WORD RESULT DRIVER
+ *                   what comes of WORD when it is written to that one's type, which is
+ *                   FROM: a type or an error. DRIVER: "bound" or "free"
+ *
+ * Meanwhile the disk is read by several processes as fast as it goes ("under load"), so
+ * whatever happens finds entries in the flush queue, if there is one. EVENT is one of:
+ *
+ *   type      types are written under load, with the driver bound and without it
+ *   rebind    the driver is unbound and bound, and the device is removed and found again
+ *   plug      the device is unplugged and plugged in
+ *   cpu       the CPU on which the disk is read goes offline and comes back
+ *   suspend   the machine suspends to RAM, and the host wakes it
+ *   vfio      vfio-pci takes the device, maps by a container and by iommufd, and gives it back
+ *   faults    allocations fail at random while types are written, the driver is bound and
+ *             the device is found
+ *   nth       the same, and the n-th allocation fails, for each n until none does
+ *   kexec     the next kernel, the file /kernel, starts with the file /initrd
+ *
+ * What is judged:
+ *
+ *  - the event itself: see at each;
+ *  - afterwards each type is as told, each disk is read and holds what it should, and what is
+ *    unmapped invalidates the IOTLB as often as the type says;
+ *  - the kernel has logged no error, and is not tainted.
+ *
+ * After kexec the next kernel's process 1 judges, and here nothing is printed.
+ *
+ * Prints KTAP, and "# event WHAT NUMBER" for the table.
+ */
+#include <linux/iommufd.h>
+#include <linux/kexec.h>
+#include <linux/reboot.h>
+#include <linux/sched.h>
+#include <linux/uio.h>
+#include <linux/vfio.h>
+#include "guest.h"
+#include "disk.h"
+#include "log.h"
+
+#define PCI "/sys/bus/pci/"
+#define SLOT PCI "slots/1/power" /* the machines have one slot, and it is 1 */
+#define NAME_SIZE 64 /* bytes: of a device's name, a path's last part and the like */
+#define PATH_SIZE 256
+#define DEVICES 8
+#define WRITES 64
+#define READERS 3 /* processes that read the disk */
+#define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
+#define QUEUED 256 /* unmaps until there surely are entries in a queue */
+#define WINDOW 8192 /* unmaps that are counted */
+#define LAZY_USES 16 /* lazy is less than one invalidation for so many */
+#define TRIES 5 /* to be lazy: on a slow host a timer often flushes */
+#define WAIT_SECONDS 20 /* for what comes or goes */
+#define IOVA 0x100000ULL /* where vfio and iommufd map */
+#define NTHS 4096 /* more allocations than any path has */
+
+/* A device of the machine, and what the type of its default domain has to be */
+struct device {
+	const char *expectation; /* DEVICE=TYPE */
+	const char *type;
+	char name[NAME_SIZE];
+	bool is_disk;
+};
+
+/* What comes of a word that is written to the type of the device */
+struct write {
+	const char *from;
+	const char *word;
+	const char *result;
+	bool bound;
+};
+
+/* What the readers have in common with us */
+struct progress {
+	long reads[READERS];
+};
+
+static const char *event, *counter;
+static int rounds;
+static struct device devices[DEVICES];
+static struct write writes[WRITES];
+static int device_count, write_count;
+static struct device *subject; /* what the event happens to */
+static char driver[PATH_SIZE]; /* of it, in sysfs */
+
+static volatile struct progress *progress;
+static pid_t readers[READERS];
+static bool is_read; /* the readers have been started, and not stopped */
+
+/* For the table */
+static void tell(const char *what, long number)
+{
+	ksft_print_msg("event %s %ld\n", what, number);
+}
+
+static bool is_type(const struct device *device, const char *type)
+{
+	char now[NAME_SIZE] = "none";
+
+	read_type(device->name, now, sizeof(now));
+	if (!strcmp(now, type))
+		return true;
+	ksft_print_msg("%s is %s, and should be %s\n", device->name, now, type);
+	return false;
+}
+
+static bool enter(const char *name)
+{
+	return !chdir(PCI "devices") && !chdir(name);
+}
+
+static bool is_bound(void)
+{
+	return enter(subject->name) && !chdir("driver");
+}
+
+/* Returns whether the device is there, and has a driver and a disk, before long. */
+static bool wait_for_disk(void)
+{
+	int tenths;
+
+	for (tenths = 0; tenths < WAIT_SECONDS * 10; tenths++) {
+		if (is_bound() && find_disk(subject->expectation))
+			return true;
+		msleep(100);
+	}
+	ksft_print_msg("%s has no disk\n", subject->name);
+	return false;
+}
+
+static bool wait_until_gone(void)
+{
+	int tenths;
+
+	for (tenths = 0; tenths < WAIT_SECONDS * 10; tenths++) {
+		if (!enter(subject->name))
+			return true;
+		msleep(100);
+	}
+	ksft_print_msg("%s does not go\n", subject->name);
+	return false;
+}
+
+/* Read into one page: no two segments can be merged. Ends when the disk cannot be read. */
+static void read_for_ever(const char *disk, int reader)
+{
+	struct iovec segments[SEGMENTS];
+	void *page;
+	int fd, i;
+
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	fd = chdir("/dev") ? -1 : open(disk, O_RDONLY | O_DIRECT);
+	if (page == MAP_FAILED || fd < 0)
+		exit(1);
+	for (i = 0; i < SEGMENTS; i++)
+		segments[i] = (struct iovec){ page, PAGE };
+	while (syscall(__NR_preadv, fd, segments, SEGMENTS, 0, 0) ==
+	       SEGMENTS * PAGE)
+		progress->reads[reader]++;
+	exit(1);
+}
+
+/* How many unmaps have the readers made until now, at least? */
+static long uses(void)
+{
+	long reads = 0;
+	int i;
+
+	for (i = 0; i < READERS; i++)
+		reads += progress->reads[i];
+	return reads * SEGMENTS;
+}
+
+/* Wait until the readers have made so many unmaps more; have they? */
+static bool wait_for_uses(long more)
+{
+	long before = uses();
+	int ms;
+
+	for (ms = 0; ms < WAIT_SECONDS * 1000; ms++) {
+		if (uses() - before >= more)
+			return true;
+		msleep(1);
+	}
+	ksft_print_msg("the disk of %s is not read\n", subject->name);
+	return false;
+}
+
+/* Begin to read the disk of the device, and wait until there are entries in its queue. */
+static bool start_readers(void)
+{
+	const char *disk = find_disk(subject->expectation);
+	int i;
+
+	if (!disk)
+		return false;
+	for (i = 0; i < READERS; i++) {
+		readers[i] = fork();
+		if (readers[i] < 0)
+			ksft_exit_fail_perror("fork");
+		if (!readers[i])
+			read_for_ever(disk, i);
+	}
+	is_read = true;
+	return wait_for_uses(QUEUED);
+}
+
+/* End them; had all of them read on until now? */
+static bool stop_readers(void)
+{
+	bool good = true;
+	int i, status;
+
+	if (!is_read)
+		return true;
+	is_read = false;
+	for (i = 0; i < READERS; i++)
+		kill(readers[i], SIGKILL);
+	for (i = 0; i < READERS; i++) {
+		if (waitpid(readers[i], &status, 0) != readers[i])
+			ksft_exit_fail_perror("waitpid");
+		good &= WIFSIGNALED(status);
+	}
+	return good;
+}
+
+/* They end, since their disk has gone. */
+static void let_readers_end(void)
+{
+	stop_readers();
+}
+
+/* Read on, and stop; the same readers have to be there. */
+static bool reads_on(void)
+{
+	bool good = wait_for_uses(QUEUED);
+
+	if (stop_readers())
+		return good;
+	ksft_print_msg("the disk of %s could not be read\n", subject->name);
+	return false;
+}
+
+/*
+ * Under load: does what is unmapped invalidate the IOTLB as often as this @type says? What
+ * is being unmapped as the count begins may be missing from it.
+ */
+static bool invalidates_as(const char *type)
+{
+	bool is_strict = !strcmp(type, "DMA"), good = false;
+	long count, before;
+	int tries;
+
+	if (!is_strict && strcmp(type, "DMA-FQ"))
+		return true;
+	for (tries = 0; !good && tries < (is_strict ? 1 : TRIES); tries++) {
+		count = count_invalidations(subject->name, counter);
+		before = uses();
+		if (!wait_for_uses(WINDOW))
+			return false;
+		before = uses() - before;
+		count = count_invalidations(subject->name, counter) - count;
+		good = is_strict ? count >= before - READERS * SEGMENTS :
+				   count < before / LAZY_USES;
+		ksft_print_msg("%s: %ld invalidations in %ld unmaps\n", type,
+			       count, before);
+	}
+	return good;
+}
+
+static bool is_read_well(const struct device *device)
+{
+	const char *disk = find_disk(device->expectation);
+
+	if (disk && disk_reads_well(disk))
+		return true;
+	ksft_print_msg("the disk of %s is not read well\n", device->name);
+	return false;
+}
+
+/* Are types, disks and the number of invalidations as told? */
+static bool is_all_as_told(void)
+{
+	bool good = true;
+	int i;
+
+	for (i = 0; i < device_count; i++) {
+		good &= is_type(&devices[i], devices[i].type);
+		if (devices[i].is_disk)
+			good &= is_read_well(&devices[i]);
+	}
+	if (!start_readers())
+		return false;
+	good &= invalidates_as(subject->type);
+	return stop_readers() && good;
+}
+
+/* Keep the path of the device's driver, for bind(). */
+static void find_driver(void)
+{
+	if (!is_bound() || syscall(__NR_getcwd, driver, sizeof(driver)) < 0)
+		ksft_exit_fail_msg("%s has no driver\n", subject->name);
+}
+
+static bool unbind(void)
+{
+	return is_bound() && write_file("unbind", subject->name);
+}
+
+static bool bind(void)
+{
+	return !chdir(driver) && write_file("bind", subject->name) &&
+	       wait_for_disk();
+}
+
+static bool remove_device(void)
+{
+	return enter(subject->name) && write_file("remove", "1") &&
+	       wait_until_gone();
+}
+
+static bool find_device(void)
+{
+	return write_file(PCI "rescan", "1") && wait_for_disk();
+}
+
+/* The error of which policy.py has the name */
+static int error_of(const char *name)
+{
+	static const struct {
+		const char *name;
+		int error;
+	} errors[] = { { "EPERM", EPERM },
+		       { "EINVAL", EINVAL },
+		       { "EOPNOTSUPP", EOPNOTSUPP } };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(errors); i++)
+		if (!strcmp(errors[i].name, name))
+			return errors[i].error;
+	return 0;
+}
+
+/* What has to come of @word that is written now, a type or an error */
+static const char *result_of(const char *word, bool bound)
+{
+	char from[NAME_SIZE] = "none";
+	int i;
+
+	read_type(subject->name, from, sizeof(from));
+	for (i = 0; i < write_count; i++)
+		if (writes[i].bound == bound && !strcmp(writes[i].from, from) &&
+		    !strcmp(writes[i].word, word))
+			return writes[i].result;
+	ksft_exit_fail_msg("not told what %s does where the type is %s\n", word,
+			   from);
+}
+
+static long written; /* words */
+
+/* Open the type of the device; -1 if it has none. */
+static int open_type(void)
+{
+	return enter(subject->name) ? open("iommu_group/type", O_WRONLY) : -1;
+}
+
+/* Write @word to the type. Returns 0 or the error. */
+static int write_type(const char *word)
+{
+	int fd = open_type(), error = 0;
+
+	if (fd < 0)
+		return ENOENT;
+	if (write(fd, word, strlen(word)) < 0)
+		error = errno;
+	close(fd);
+	written++;
+	return error;
+}
+
+/* Write @word; does there come of it what should? An error leaves the type as it was. */
+static bool writes_well(const char *word, bool bound)
+{
+	const char *result = result_of(word, bound);
+	int want = error_of(result), error;
+	char before[NAME_SIZE] = "";
+
+	read_type(subject->name, before, sizeof(before));
+	error = write_type(word);
+	if (error != want) {
+		ksft_print_msg("%s from %s: error %d, and should be %d\n", word,
+			       before, error, want);
+		return false;
+	}
+	return is_type(subject, want ? before : result);
+}
+
+static bool all_write_well(const char *const words[], bool bound)
+{
+	bool good = true;
+
+	for (; *words; words++)
+		good &= writes_well(*words, bound);
+	return good;
+}
+
+/* With the driver bound, and the disk read: only DMA-FQ from DMA can be written. */
+static bool write_under_load(bool is_counted)
+{
+	static const char *const words[] = { "DMA",  "identity", "nonsense",
+					     "auto", NULL };
+	char type[NAME_SIZE] = "";
+	bool good = true;
+
+	read_type(subject->name, type, sizeof(type));
+	if (is_counted)
+		good &= invalidates_as(type);
+	good &= all_write_well(words, true);
+	good &= writes_well("DMA-FQ", true);
+	good &= all_write_well(words, true);
+	read_type(subject->name, type, sizeof(type));
+	if (is_counted)
+		good &= invalidates_as(type);
+	return good;
+}
+
+/*
+ * Each round begins with the type that the last one has left: DMA, but for the first. The
+ * type that "auto" gives is that of the boot, for which there is a row as well. The driver
+ * is unbound while the disk is read.
+ */
+static bool have_types_written(void)
+{
+	static const char *const words[] = { "nonsense", "identity", "DMA-FQ",
+					     "auto", NULL };
+	bool good = true;
+	int i;
+
+	for (i = 0; good && i < rounds; i++) {
+		good &= start_readers();
+		good &= write_under_load(i < 2 || i == rounds - 1);
+		good &= unbind();
+		let_readers_end();
+		good &= all_write_well(words, false);
+		good &= is_type(subject, subject->type);
+		if (i < rounds - 1)
+			good &= writes_well("DMA", false);
+		good &= bind();
+	}
+	tell("rounds", i);
+	tell("writes", written);
+	return good;
+}
+
+static bool have_rebound(void)
+{
+	bool good = true;
+	int i;
+
+	for (i = 0; good && i < rounds; i++) {
+		good &= start_readers() && unbind();
+		let_readers_end();
+		good &= is_type(subject, subject->type) && bind();
+		good &= start_readers() && remove_device();
+		let_readers_end();
+		good &= find_device() && is_type(subject, subject->type);
+	}
+	tell("unbound", i);
+	tell("removed", i);
+	return good;
+}
+
+static bool have_plugged(void)
+{
+	bool good = true;
+	int i;
+
+	for (i = 0; good && i < rounds; i++) {
+		good &= start_readers() && write_file(SLOT, "0") &&
+			wait_until_gone();
+		let_readers_end();
+		ask_host("unplug 1");
+		ask_host("plug 1");
+		good &= wait_for_disk() && is_type(subject, subject->type);
+	}
+	tell("plugged", i);
+	return good;
+}
+
+/* Have the readers, which are ours, read on CPU 1. */
+static bool run_on_cpu1(void)
+{
+	unsigned long mask = 2;
+	int i;
+
+	for (i = 0; i < READERS; i++)
+		if (syscall(__NR_sched_setaffinity, readers[i], sizeof(mask),
+			    &mask))
+			return false;
+	return true;
+}
+
+/* The readers go to the other CPU; what they have queued stays, until it is flushed. */
+static bool have_cpu_offline(void)
+{
+	const char *online = "/sys/devices/system/cpu/cpu1/online";
+	bool good = true;
+	int i;
+
+	for (i = 0; good && i < rounds; i++) {
+		good &= start_readers() && run_on_cpu1() &&
+			wait_for_uses(QUEUED) && write_file(online, "0") &&
+			wait_for_uses(QUEUED) && read_number(online, "") == 0;
+		good &= write_file(online, "1") && reads_on();
+		good &= is_type(subject, subject->type);
+	}
+	tell("offline", i);
+	return good;
+}
+
+static bool have_suspended(void)
+{
+	bool good = true;
+	int i;
+
+	for (i = 0; good && i < rounds; i++) {
+		good &= start_readers();
+		ask_host("wake");
+		good &= write_file("/sys/power/state", "mem") && reads_on();
+		good &= is_type(subject, subject->type);
+	}
+	tell("suspended", i);
+	/* The kernel's own count */
+	return good &&
+	       read_number("/sys/power/suspend_stats/success", "") == rounds;
+}
+
+/* Have only the driver @name take the device, or any if that is a newline. */
+static bool give_to(const char *name)
+{
+	return enter(subject->name) && write_file("driver_override", name) &&
+	       write_file(PCI "drivers_probe", subject->name);
+}
+
+/* The last part of where the link @name in the device's directory points to */
+static bool read_link(const char *name, char path[PATH_SIZE], const char **last)
+{
+	ssize_t len =
+		enter(subject->name) ? readlink(name, path, PATH_SIZE - 1) : -1;
+
+	if (len <= 0)
+		return false;
+	path[len] = '\0';
+	*last = strrchr(path, '/') + 1;
+	return true;
+}
+
+/* Types cannot be written meanwhile. */
+static bool is_owned(void)
+{
+	return writes_well("auto", true) && writes_well("DMA", true);
+}
+
+static bool map_by_container(int container, void *page)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+		.vaddr = (unsigned long)page,
+		.iova = IOVA,
+		.size = PAGE,
+	};
+	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap),
+						    .iova = IOVA,
+						    .size = PAGE };
+
+	return !ioctl(container, VFIO_IOMMU_MAP_DMA, &map) && is_owned() &&
+	       !ioctl(container, VFIO_IOMMU_UNMAP_DMA, &unmap) &&
+	       unmap.size == PAGE;
+}
+
+static bool use_container(void *page)
+{
+	int container = open("/dev/vfio/vfio", O_RDWR), group, device = -1;
+	char link[PATH_SIZE], path[PATH_SIZE];
+	const char *number;
+	bool good;
+
+	if (!read_link("iommu_group", link, &number))
+		return false;
+	snprintf(path, sizeof(path), "/dev/vfio/%s", number);
+	group = open(path, O_RDWR);
+	good = group >= 0 &&
+	       !ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) &&
+	       !ioctl(container, VFIO_SET_IOMMU, (void *)VFIO_TYPE1v2_IOMMU);
+	if (good)
+		device = ioctl(group, VFIO_GROUP_GET_DEVICE_FD,
+			       (void *)subject->name);
+	good = good && device >= 0 && map_by_container(container, page);
+	if (!good)
+		ksft_perror("container");
+	close(device);
+	close(group);
+	close(container);
+	return good;
+}
+
+/* The device's own file of VFIO, or -1 */
+static int open_cdev(void)
+{
+	char path[PATH_SIZE];
+	struct dirent entry, *next;
+	DIR *dir;
+
+	if (!enter(subject->name))
+		return -1;
+	dir = opendir("vfio-dev");
+	if (!dir)
+		return -1;
+	while (!readdir_r(dir, &entry, &next) && next)
+		if (entry.d_name[0] != '.')
+			break;
+	closedir(dir);
+	if (!next)
+		return -1;
+	snprintf(path, sizeof(path), "/dev/vfio/devices/%s", entry.d_name);
+	return open(path, O_RDWR);
+}
+
+static bool map_by_iommufd(int iommufd, int ioas, void *page)
+{
+	struct iommu_ioas_map map = {
+		.size = sizeof(map),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 IOMMU_IOAS_MAP_WRITEABLE,
+		.ioas_id = ioas,
+		.user_va = (unsigned long)page,
+		.length = PAGE,
+		.iova = IOVA,
+	};
+	struct iommu_ioas_unmap unmap = { .size = sizeof(unmap),
+					  .ioas_id = ioas,
+					  .iova = IOVA,
+					  .length = PAGE };
+
+	return !ioctl(iommufd, IOMMU_IOAS_MAP, &map) && is_owned() &&
+	       !ioctl(iommufd, IOMMU_IOAS_UNMAP, &unmap) &&
+	       unmap.length == PAGE;
+}
+
+static bool use_iommufd(void *page)
+{
+	int iommufd = open("/dev/iommu", O_RDWR), device = open_cdev();
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind),
+						 .iommufd = iommufd };
+	struct vfio_device_attach_iommufd_pt attach = { .argsz =
+								sizeof(attach) };
+	struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
+	bool good;
+
+	good = device >= 0 &&
+	       !ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &bind) &&
+	       !ioctl(iommufd, IOMMU_IOAS_ALLOC, &alloc);
+	attach.pt_id = alloc.out_ioas_id;
+	good = good && !ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach) &&
+	       map_by_iommufd(iommufd, alloc.out_ioas_id, page);
+	if (!good)
+		ksft_perror("iommufd");
+	close(device);
+	close(iommufd);
+	return good;
+}
+
+/* Before it is opened, and after, types can be written though vfio-pci is bound. */
+static bool have_taken_by_vfio(void)
+{
+	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool good = page != MAP_FAILED;
+	int i;
+
+	for (i = 0; good && i < rounds; i++) {
+		good &= start_readers() && unbind();
+		let_readers_end();
+		good &= give_to("vfio-pci") && writes_well("auto", false) &&
+			use_container(page) &&
+			is_type(subject, subject->type) && use_iommufd(page) &&
+			writes_well("auto", false);
+		good &= unbind() && give_to("\n") && wait_for_disk();
+		good &= is_type(subject, subject->type);
+		good &= start_readers() && invalidates_as(subject->type);
+		good &= stop_readers();
+	}
+	tell("taken", i);
+	return good;
+}
+
+/* Files that have allocations fail, kept open: opening them would fail as well */
+static int make_it_fail, fail_nth;
+
+static void set_fault(const char *name, const char *value)
+{
+	static const char *const kinds[] = { "failslab", "fail_page_alloc" };
+	char path[PATH_SIZE];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%s",
+			 kinds[i], name);
+		if (!write_file(path, value) && strcmp(name, "min-order") &&
+		    strcmp(name, "ignore-gfp-highmem"))
+			ksft_exit_fail_perror(path);
+	}
+}
+
+static void prepare_faults(void)
+{
+	set_fault("task-filter", "Y");
+	set_fault("ignore-gfp-wait", "N");
+	set_fault("ignore-gfp-highmem", "N");
+	set_fault("min-order", "0");
+	set_fault("verbose", "0");
+	make_it_fail = open("/proc/self/make-it-fail", O_WRONLY);
+	fail_nth = open("/proc/thread-self/fail-nth", O_RDWR);
+	if (make_it_fail < 0 || fail_nth < 0)
+		ksft_exit_fail_perror("/proc/self");
+}
+
+static long faults_left(void)
+{
+	return read_number("/sys/kernel/debug/failslab/times", "") +
+	       read_number("/sys/kernel/debug/fail_page_alloc/times", "");
+}
+
+/*
+ * Write @text to the file @fd, with allocations failing: the @nth, or if that is 0 some at
+ * random. Puts the error, or 0, into @error. Returns how many have failed.
+ */
+static int write_with_faults(int fd, const char *text, int nth, int *error)
+{
+	char number[16] = "";
+	long before;
+	ssize_t ret;
+
+	if (!nth) {
+		set_fault("times", "1000000");
+		before = faults_left();
+		write(make_it_fail, "1", 1);
+		ret = write(fd, text, strlen(text));
+		*error = ret < 0 ? errno : 0;
+		write(make_it_fail, "0", 1);
+		return before - faults_left();
+	}
+	snprintf(number, sizeof(number), "%d", nth);
+	write(fail_nth, number, strlen(number));
+	ret = write(fd, text, strlen(text));
+	*error = ret < 0 ? errno : 0;
+	memset(number, 0, sizeof(number));
+	lseek(fail_nth, 0, SEEK_SET);
+	read(fail_nth, number, sizeof(number) - 1);
+	write(fail_nth, "0", 1);
+	return atoi(number) == 0;
+}
+
+/*
+ * A path on which allocations fail: how to get to where it begins, and back, with nothing
+ * failing; and what has to be true after each try.
+ */
+struct path {
+	const char *name;
+	const char *percent; /* of allocations that fail at random */
+	bool (*begin)(void);
+	int (*open)(void);
+	bool (*check)(const char *result, int error);
+	bool (*end)(void);
+	const char *word; /* that is written, or NULL for the device's name */
+	bool bound;
+};
+
+/* No driver, and what has DMA can become anything. */
+static bool begin_free(void)
+{
+	return !write_type("DMA") && is_type(subject, "DMA");
+}
+
+/* It has been done, or not at all: what cannot be lazy for want of memory may be strict. */
+static bool check_written(const char *result, int error)
+{
+	char type[NAME_SIZE] = "none";
+
+	read_type(subject->name, type, sizeof(type));
+	if (!error && !strcmp(result, "DMA-FQ") && !strcmp(type, result))
+		return true;
+	return is_type(subject, error || !strcmp(result, "DMA-FQ") ? "DMA" :
+								     result);
+}
+
+static bool nothing(void)
+{
+	return true;
+}
+
+static bool begin_bound(void)
+{
+	return begin_free() && bind();
+}
+
+static int open_bind(void)
+{
+	return chdir(driver) ? -1 : open("bind", O_WRONLY);
+}
+
+static bool check_bind(const char *result, int error)
+{
+	return is_bound() == !error && is_type(subject, "DMA");
+}
+
+static bool end_bind(void)
+{
+	return !is_bound() || unbind();
+}
+
+static int open_rescan(void)
+{
+	return open(PCI "rescan", O_WRONLY);
+}
+
+static long without_group;
+
+/* It may not have been found, or have no group. Else it may be strict, and not lazier. */
+static bool check_rescan(const char *result, int error)
+{
+	char type[NAME_SIZE] = "none";
+
+	if (!enter(subject->name))
+		return true;
+	if (!read_type(subject->name, type, sizeof(type))) {
+		without_group++;
+		return true;
+	}
+	return !strcmp(type, "DMA") || is_type(subject, subject->type);
+}
+
+static bool end_rescan(void)
+{
+	if (enter(subject->name) && !remove_device())
+		return false;
+	return write_file(PCI "rescan", "1") && enter(subject->name) &&
+	       is_type(subject, subject->type);
+}
+
+static const struct path paths[] = {
+	{ "auto", "10", begin_free, open_type, check_written, nothing, "auto" },
+	{ "DMA-FQ", "10", begin_free, open_type, check_written, nothing,
+	  "DMA-FQ" },
+	{ "identity", "10", begin_free, open_type, check_written, nothing,
+	  "identity" },
+	{ "bound", "10", begin_bound, open_type, check_written, unbind,
+	  "DMA-FQ", true },
+	{ "bind", "1", begin_free, open_bind, check_bind, end_bind },
+	{ "rescan", "1", remove_device, open_rescan, check_rescan, end_rescan,
+	  "1" },
+};
+
+/*
+ * Go along @path once, the @nth allocation failing, or some at random if that is 0. Returns
+ * how many have failed, -1 if it is not as it should be.
+ */
+static int try_path(const struct path *path, int nth)
+{
+	const char *result = "";
+	int fd, error, failed;
+
+	if (!path->begin())
+		return -1;
+	if (path->check == check_written)
+		result = result_of(path->word, path->bound);
+	fd = path->open();
+	if (fd < 0)
+		return -1;
+	failed = write_with_faults(fd, path->word ?: subject->name, nth,
+				   &error);
+	close(fd);
+	if (!failed && error != error_of(result))
+		ksft_print_msg("%s: error %d, and nothing has failed\n",
+			       path->name, error);
+	else if (path->check(result, error) && path->end())
+		return failed;
+	ksft_print_msg("%s: not as it should be, with error %d\n", path->name,
+		       error);
+	return -1;
+}
+
+/* Devices get no driver by themselves: one without a group would do DMA without it. */
+static bool begin_faults(void)
+{
+	prepare_faults();
+	return write_file(PCI "drivers_autoprobe", "0") && unbind();
+}
+
+static bool end_faults(void)
+{
+	if (without_group)
+		tell("without-group", without_group);
+	set_fault("probability", "0");
+	return write_file(PCI "drivers_autoprobe", "1") && remove_device() &&
+	       find_device();
+}
+
+static bool have_failed_at_random(void)
+{
+	bool good = begin_faults();
+	long failed = 0;
+	size_t i;
+	int round, now;
+
+	for (i = 0; good && i < ARRAY_SIZE(paths); i++) {
+		set_fault("probability", paths[i].percent);
+		for (round = 0; good && round < rounds; round++) {
+			now = try_path(&paths[i], 0);
+			good &= now >= 0;
+			failed += now;
+		}
+	}
+	tell("tries", i * rounds);
+	tell("failed", failed);
+	good &= failed > 0;
+	return end_faults() && good;
+}
+
+static bool have_failed_each(void)
+{
+	bool good = begin_faults();
+	size_t i;
+	int nth, now = 1;
+
+	for (i = 0; good && i < ARRAY_SIZE(paths); i++) {
+		for (nth = 1; good && nth < NTHS; nth++) {
+			now = try_path(&paths[i], nth);
+			good &= now >= 0;
+			if (!now)
+				break;
+		}
+		good &= nth > 1 && nth < NTHS;
+		tell(paths[i].name, nth - 1);
+	}
+	return end_faults() && good;
+}
+
+/* Comes back only if it has failed. The next process 1 judges. */
+static bool have_next_kernel(void)
+{
+	int kernel = open("/kernel", O_RDONLY), initrd = open("/initrd", O_RDONLY);
+	char line[1024] = "";
+	ssize_t len;
+	int fd;
+
+	fd = open("/proc/cmdline", O_RDONLY);
+	len = read(fd, line, sizeof(line) - 1);
+	if (len > 0)
+		line[len - 1] = '\0'; /* in place of the newline */
+	if (!start_readers() || !kernel_is_clean())
+		return false;
+	if (syscall(__NR_kexec_file_load, kernel, initrd, strlen(line) + 1,
+		    line, 0)) {
+		ksft_perror("kexec_file_load");
+		return false;
+	}
+	if (wait_for_uses(QUEUED))
+		reboot(LINUX_REBOOT_CMD_KEXEC);
+	ksft_perror("kexec");
+	return false;
+}
+
+static const struct {
+	const char *name;
+	bool (*happens)(void);
+} events[] = {
+	{ "type", have_types_written },
+	{ "rebind", have_rebound },
+	{ "plug", have_plugged },
+	{ "cpu", have_cpu_offline },
+	{ "suspend", have_suspended },
+	{ "vfio", have_taken_by_vfio },
+	{ "faults", have_failed_at_random },
+	{ "nth", have_failed_each },
+	{ "kexec", have_next_kernel },
+};
+
+static bool happens(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(events); i++)
+		if (!strcmp(events[i].name, event))
+			return events[i].happens();
+	ksft_exit_fail_msg("event %s is none of ours\n", event);
+}
+
+static void add_device(const char *expectation)
+{
+	struct device *device = &devices[device_count++];
+	const char *end = strchr(expectation, '=');
+
+	if (device_count > DEVICES || end - expectation >= NAME_SIZE)
+		ksft_exit_fail_msg("no room for %s\n", expectation);
+	device->expectation = expectation;
+	device->type = end + 1;
+	memcpy(device->name, expectation, end - expectation);
+}
+
+static void set_disk(const char *name)
+{
+	int i;
+
+	for (i = 0; i < device_count; i++)
+		if (!strcmp(devices[i].name, name)) {
+			devices[i].is_disk = true;
+			subject = subject ?: &devices[i];
+		}
+}
+
+/* "write FROM WORD RESULT DRIVER" */
+static void add_write(char *line)
+{
+	struct write *write = &writes[write_count++];
+	const char **fields[] = { &write->from, &write->word, &write->result };
+	char *pos = line;
+	size_t i;
+
+	if (write_count > WRITES)
+		ksft_exit_fail_msg("no room for %s\n", line);
+	for (i = 0; i < ARRAY_SIZE(fields); i++) {
+		pos = strchr(pos, ' ');
+		if (!pos)
+			ksft_exit_fail_msg("no write: %s\n", line);
+		*pos++ = '\0';
+		*fields[i] = pos;
+	}
+	pos = strchr(pos, ' ');
+	if (!pos)
+		ksft_exit_fail_msg("no write: %s\n", line);
+	*pos = '\0';
+	write->bound = !strcmp(pos + 1, "bound");
+}
+
+static void read_argument(char *arg)
+{
+	if (!strncmp(arg, "event=", 6))
+		event = arg + 6;
+	else if (!strncmp(arg, "rounds=", 7))
+		rounds = atoi(arg + 7);
+	else if (!strncmp(arg, "count=", 6))
+		counter = arg + 6;
+	else if (!strncmp(arg, "disk=", 5))
+		set_disk(arg + 5);
+	else if (!strncmp(arg, "write ", 6))
+		add_write(arg);
+	else if (strchr(arg, '='))
+		add_device(arg);
+	else
+		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
+}
+
+int main(int argc, char *argv[])
+{
+	bool good;
+	int i;
+
+	for (i = 1; i < argc; i++)
+		read_argument(argv[i]);
+	if (!event || !counter || !subject || !rounds)
+		ksft_exit_fail_msg("not told what happens, and to what\n");
+	quiet_console(LOG_ERR);
+	progress = mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (progress == MAP_FAILED)
+		ksft_exit_fail_perror("mmap");
+	find_driver();
+	if (!strcmp(event, "kexec"))
+		happens();
+	ksft_print_header();
+	ksft_set_plan(3);
+	good = happens();
+	let_readers_end();
+	ksft_test_result(good, "%s\n", event);
+	ksft_test_result(is_all_as_told(), "as before\n");
+	ksft_test_result(kernel_is_clean(), "kernel log\n");
+	ksft_finished();
+}

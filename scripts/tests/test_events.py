@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Events: where each happens, what a guest is told, and what a table makes of its counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workbench import boots, events, guest, job, machine, policy
+from workbench.status import CannotTell
+
+
+def _job(name: str, event: str, strict: str = "0", kernel: str = "patched") -> job.Job:
+    way = job.Way(policy.Setting(strict), (f"iommu.strict={strict}",))
+    return events.Happening(machine.read(name), kernel, way, (), event)
+
+
+def _booter(tmp_path: Path, rounds: int = 40) -> events.Booter:
+    return events.Booter(boots.How(), tmp_path, None, rounds=rounds)  # type: ignore[arg-type]
+
+
+def _names(name: str) -> list[str]:
+    plain = job.Job(machine.read(name), "patched", job.Way(policy.Setting("0")))
+    return [events._event(each) for each in events.happenings([plain], [])]
+
+
+def test_where_each_happens() -> None:
+    everywhere = set(events.EVENTS) - {"plug", "suspend"}
+    assert set(_names("vtd-nopt")) == everywhere | {"suspend"}
+    assert set(_names("vtd-nopt-external")) == set(events.EVENTS)
+    assert set(_names("smmuv3-probe")) == everywhere
+
+
+def test_an_event_that_happens_nowhere() -> None:
+    plain = job.Job(machine.read("vtd"), "patched", job.Way(policy.Setting("0")))
+    with pytest.raises(CannotTell, match="'plug'"):
+        events.happenings([plain], ["plug"])
+
+
+@pytest.mark.parametrize("name", ["riscv-iommu-probe", "virtio-iommu", "none"])
+def test_machines_that_cannot_be_judged(name: str) -> None:
+    with pytest.raises(CannotTell, match=f"'{name}'"):
+        events.check(machine.read(name))
+
+
+def test_what_it_happens_to() -> None:
+    found = [events.subject(machine.read(name)).address for name in events.MACHINES]
+    assert found == ["0000:00:02.0", "0000:00:02.0", "0000:01:00.0"]
+
+
+def test_what_is_told(tmp_path: Path) -> None:
+    told = _booter(tmp_path).told(_job("vtd-nopt-external", "rebind"))
+    assert told[:4] == ["events", "event=rebind", "rounds=10", "count=host"]
+    assert "0000:01:00.0=DMA" in told and "0000:00:02.0=DMA-FQ" in told
+    disks = [line for line in told if line.startswith("disk=")]
+    assert disks == ["disk=0000:01:00.0", "disk=0000:00:02.0", "disk=0000:00:03.0"]
+    assert "write DMA-FQ auto DMA free" in told
+    assert "write DMA-FQ auto EPERM bound" in told
+    assert "write DMA DMA-FQ DMA-FQ bound" in told
+
+
+@pytest.mark.parametrize("event", ["kexec", "reset"])
+def test_what_is_judged_as_a_boot(tmp_path: Path, event: str) -> None:
+    booter, each = _booter(tmp_path), _job("vtd-nopt", event)
+    plain = boots.Booter(boots.How(), tmp_path, None)  # type: ignore[arg-type]
+    assert booter.expected(each) == plain.expected(each)
+    assert (booter.told(each) == plain.told(each)) == (event == "reset")
+
+
+def test_resets_are_drawn_and_repeat(tmp_path: Path) -> None:
+    booter = _booter(tmp_path)
+    found = booter.resets(_job("vtd-nopt", "reset"))
+    assert len(found) == 10 and found == booter.resets(_job("vtd-nopt", "reset"))
+    assert found != booter.resets(_job("vtd-nopt", "reset", "1"))
+    assert not booter.resets(_job("vtd-nopt", "cpu"))
+
+
+def test_next_kernel_is_there(tmp_path: Path) -> None:
+    (tmp_path / "initramfs.cpio").write_bytes(b"programs")
+    image, initrd = tmp_path / "image", tmp_path / "initrd"
+    image.write_bytes(b"the kernel")
+    each = _job("vtd-nopt", "kexec")
+    _booter(tmp_path).write_initrd(each, image, tmp_path, initrd)
+    written = initrd.read_bytes()
+    assert written.count(b"programs") == 2 and b"the kernel" in written
+    assert b"event=kexec" in written and b"\n0000:00:02.0/DMA/auto=DMA-FQ\n" in written
+
+
+def _lines(tmp_path: Path, jobs: list[job.Job], printed: list[str]) -> list[list[str]]:
+    rows = events.Rows(jobs)
+    for each, said in zip(jobs, printed):
+        log = tmp_path / each.name
+        log.write_text(said)
+        wrong = ["wrong"] if "wrong" in said else []
+        rows.results[each] = boots.Result(each, log, complaints=wrong)
+    return [line.split() for line in rows.lines()[1:]]
+
+
+def test_table(tmp_path: Path) -> None:
+    jobs = [_job("vtd", "type", "0"), _job("vtd", "type", "1"), _job("vtd", "reset", "1")]
+    printed = ["# event rounds 3\r\n# event writes 40\r\n", "wrong", ""]
+    printed[2] = f"a\n{guest.RESET}\nb\n{guest.RESET}\nc\n"
+    assert _lines(tmp_path, jobs, printed) == [
+        ["vtd"],
+        ["patched"],
+        ["iommu.strict", "0", "1"],
+        ["type", "rounds", "3", "-"],
+        ["type", "writes", "40", "-"],
+        ["type", "-", "1!"],
+        ["reset", "-", "2"],
+    ]
+
+
+def test_what_is_written_while_a_driver_has_the_device() -> None:
+    free = policy.CLASSES["free"]
+    late = policy.with_related(policy.CLASSES["late-free"], ["untrusted"])
+    assert policy.written_bound(free, "DMA", "DMA-FQ") == "DMA-FQ"
+    assert policy.written_bound(late, "DMA", "DMA-FQ") == "EPERM"
+    assert policy.written_bound(free, "DMA-FQ", "DMA-FQ") == "EPERM"
+    assert policy.written_bound(free, "DMA", "auto") == "EPERM"
+    assert policy.written_bound(free, "DMA", "nonsense") == "EINVAL"

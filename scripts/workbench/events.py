@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""scripts/boot --events: what happens in a machine's life, where, and the table of it.
+
+What is done, and judged, is in scripts/guest/events.c. After two of the events, "kexec" and
+"reset", the guest is judged as after every boot.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Sequence
+
+from workbench import boots, guest, initramfs, machine, policy, progress, table, verdict
+from workbench.job import Job, expected_results
+from workbench.job import told as told_of_boot
+from workbench.status import CannotTell
+
+MACHINES = ("vtd-nopt", "vtd", "vtd-nopt-external")
+CONFIG = ("events",)
+ROUNDS = 40
+SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC, with ROUNDS
+SECONDS_PER_ROUND = 2
+
+# How many rounds make one round of an event; 0: it has no more than one
+EVENTS = {
+    **{"type": 1, "rebind": 4, "plug": 20, "cpu": 4, "suspend": 20},
+    **{"vfio": 8, "faults": 1, "nth": 0, "kexec": 0, "reset": 0},
+}
+_FRESH = ("kexec", "reset")  # the guest is judged as after every boot
+
+_RESETS = 10
+_RESET_WITHIN = (1, 230)  # lines on the console; process 1 begins after them
+
+# Two CPUs, one of which can go
+_CPUS = ("-smp", "2")
+# Without an ITS, VFIO would refuse a device for its interrupts
+_ITS = {"arm64": ("-machine", "gic-version=3")}
+
+_TOLD = re.compile(r"^# event (\S+) (\d+)\r?$", re.M)
+_WIDTH = 22
+
+
+@dataclass(frozen=True)
+class Happening(Job):
+    """A boot in which one thing happens. event: one of EVENTS."""
+
+    event: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called, and its log."""
+        return f"{super().name}+{self.event}"
+
+    @property
+    def column(self) -> tuple[str, str, str]:
+        """Where in the table it is."""
+        return self.machine.name, self.kernel, self.way.setting.strict
+
+
+def check(each: machine.Machine) -> None:
+    """Raise CannotTell unless events can be judged on a machine."""
+    if not each.count or not any(device.kind == "virtio-blk" for device in each.devices):
+        raise CannotTell(
+            f"machine '{each.name}': for --events it must have a virtio-blk disk, and its "
+            "invalidations be counted"
+        )
+
+
+def subject(each: machine.Machine) -> machine.Device:
+    """Return what events happen to: what can be plugged in, or the first virtio-blk disk."""
+    if each.plugs:
+        return each.device(each.plugs[0][0])
+    return next(device for device in each.devices if device.kind == "virtio-blk")
+
+
+def happens(event: str, each: machine.Machine) -> bool:
+    """Return whether an event can happen on a machine.
+
+    QEMU has no suspend to RAM but on x86_64, and kexec is for those architectures that load
+    the kernel by a file.
+    """
+    if event == "plug":
+        return bool(each.plugs)
+    return event != "suspend" or each.arch.name == "x86_64"
+
+
+def happenings(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
+    """Return a boot for each event on each of these. only: these events, unless empty."""
+    found: list[Job] = [
+        Happening(job.machine, job.kernel, job.way, job.related, event)
+        for event in EVENTS
+        if not only or event in only
+        for job in jobs
+        if happens(event, job.machine)
+    ]
+    if not found:
+        raise CannotTell(f"--event '{' '.join(only)}': not on these machines")
+    return found
+
+
+def _event(job: Job) -> str:
+    assert isinstance(job, Happening)
+    return job.event
+
+
+def _writes(job: Job) -> list[str]:
+    """Return a line for each word that is written to the type: what has to come of it."""
+    device = job.class_of(subject(job.machine))
+    lines = []
+    for current in policy.currents(device):
+        for word in policy.WORDS:
+            free = policy.written(device, job.setting, job.does_as, current, word)
+            bound = policy.written_bound(device, current, word)
+            lines.append(f"write {current} {word} {free} free")
+            lines.append(f"write {current} {word} {bound} bound")
+    return lines
+
+
+@dataclass
+class Booter(boots.Booter):
+    """What boots a guest to which something happens. rounds: see --rounds."""
+
+    rounds: int = ROUNDS
+
+    def _rounds(self, job: Job) -> int:
+        share = EVENTS[_event(job)]
+        return max(self.rounds // share, 1) if share else 1
+
+    def _told_of_event(self, job: Job) -> list[str]:
+        """Return what the guest is told, see scripts/guest/events.c."""
+        each = job.machine
+        count = "kernel" if each.count == ("kernel",) else "host"
+        lines = ["events", f"event={_event(job)}", f"rounds={self._rounds(job)}"]
+        lines += [f"count={count}"]
+        lines += [f"{device.address}={job.type_of(device)}" for device in each.devices]
+        disks = [device.address for device in each.devices if device.is_disk]
+        disks.sort(key=lambda address: address != subject(each).address)
+        return lines + [f"disk={address}" for address in disks] + _writes(job)
+
+    def told(self, job: Job) -> list[str]:
+        """Return what the guest is told."""
+        if _event(job) == "reset":
+            return told_of_boot(job, self.how.has_drivers, self.how.replugs)
+        return self._told_of_event(job)
+
+    def expected(self, job: Job) -> list[verdict.Expected]:
+        """Return what the guest has to report."""
+        if _event(job) in _FRESH:
+            return expected_results(job, self.how.has_drivers, self.how.replugs)
+        return [verdict.Expected(name) for name in (_event(job), "as before", "kernel log")]
+
+    def resets(self, job: Job) -> Sequence[int]:
+        """Return after how many lines the guest is reset: the same for each run of a boot."""
+        if _event(job) != "reset":
+            return ()
+        draw = random.Random(job.name)
+        return [draw.randint(*_RESET_WITHIN) for _ in range(_RESETS)]
+
+    def write_initrd(self, job: Job, image_file: Path, files: Path, initrd: Path) -> None:
+        """Write what the guest boots with, and with kexec what the next kernel does."""
+        more = {}
+        if _event(job) == "kexec":
+            told = told_of_boot(job, self.how.has_drivers, self.how.replugs)
+            initramfs.tell(files / "initramfs.cpio", told, initrd)
+            more = {"initrd": initrd.read_bytes(), "kernel": image_file.read_bytes()}
+        initramfs.tell(files / "initramfs.cpio", self.told(job), initrd, more)
+
+    def options(self, job: Job) -> list[str]:
+        """Return QEMU's options for the machine, with two CPUs."""
+        return [*super().options(job), *_CPUS, *_ITS.get(job.machine.arch.name, ())]
+
+    def check(self, result: boots.Result) -> None:
+        """It reports types only as after a boot."""
+        if _event(result.job) in _FRESH:
+            super().check(result)
+
+
+@dataclass
+class Rows:
+    """The table: what happened down, machines, kernels and settings across."""
+
+    jobs: Sequence[Job]
+    results: dict[Job, boots.Result] = field(default_factory=dict)
+
+    def add(self, result: boots.Result) -> None:
+        """Take a result; print the table if it is the last."""
+        self.results[result.job] = result
+        if len(self.results) == len(self.jobs):
+            for line in self.lines():
+                progress.result(line)
+
+    def _counts(self, job: Job) -> dict[str, int]:
+        """Return what the guest says it has done, by what it is."""
+        log = self.results[job].log
+        console = log.read_text(errors="replace") if log.exists() else ""
+        found = {what: int(number) for what, number in _TOLD.findall(console)}
+        if _event(job) == "reset":
+            return {"": console.count(f"\n{guest.RESET}\n")}
+        return found or {"": 1}
+
+    def lines(self) -> list[str]:
+        """Return the lines of the table."""
+        columns = list(dict.fromkeys(_happening(job).column for job in self.jobs))
+        cells: dict[str, dict[tuple[str, str, str], str]] = {}
+        for job in self.jobs:
+            result = self.results[job]
+            mark = "!" if result.complaints or result.fault else ""
+            for what, number in self._counts(job).items():
+                row = cells.setdefault(f"{_event(job)} {what}".strip(), {})
+                row[_happening(job).column] = f"{number}{mark}"
+        lines = ["What happened, how often, and ! where it is not as expected afterwards:"]
+        lines.append(table.head([column[:1] for column in columns], _WIDTH))
+        lines.append(table.head([column[:2] for column in columns], _WIDTH))
+        lines.append(table.line("iommu.strict", [column[2] for column in columns], _WIDTH))
+        for name, row in cells.items():
+            lines.append(table.line(name, [row.get(each, "-") for each in columns], _WIDTH))
+        return lines
+
+
+def _happening(job: Job) -> Happening:
+    assert isinstance(job, Happening)
+    return job
