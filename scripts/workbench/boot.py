@@ -392,6 +392,17 @@ def _jobs(
     ]
 
 
+def _asked_jobs(
+    asked: Namespace,
+    chosen: Sequence[Machine],
+    how: Mapping[str, Sequence[Way]],
+    kernels: Sequence[str],
+) -> list[Job]:
+    """Return the boots that are asked for, of kernels that are built."""
+    jobs = _jobs(chosen, how, kernels, asked.related)
+    return events.happenings(jobs, asked.only) if asked.events else jobs
+
+
 def _say_what(
     jobs: Sequence[Job],
     kernels: Mapping[str, kernel.Kernel],
@@ -500,13 +511,9 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
     names = [asked.kernel] if asked.kernel else ["stock", "patched"]
     if asked.alternative:
         names = ["patched", asked.alternative]
-    if not asked.events:
-        _check_console(asked, _jobs(plan.chosen, plan.ways, names))
+    _check_console(asked, _asked_jobs(asked, plan.chosen, plan.ways, names))
     chosen = _prepare(asked, base, plan)
-    jobs = _jobs(chosen, plan.ways, names, asked.related)
-    if asked.events:
-        jobs = events.happenings(jobs, asked.only)
-        _check_console(asked, jobs)
+    jobs = _asked_jobs(asked, chosen, plan.ways, names)
     kernels = {
         name: kernel.with_related(plain, asked.related)
         for name, plain in _kernels(base, names).items()

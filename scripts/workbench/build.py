@@ -92,9 +92,14 @@ _OF_MAKE = {
 
 
 def fragments(kernel: Kernel, target: Target) -> list[Path]:
-    """Return the fragments of configuration of a kernel that boots."""
+    """Return the fragments of configuration of a kernel that boots.
+
+    Those of target.more may have more for an architecture, as in MORE-ARCH.config.
+    """
     names = ["common", target.arch, *kernel.fragments, *target.more]
-    return [CONFIG / f"{name}.config" for name in names]
+    found = [CONFIG / f"{name}.config" for name in names]
+    own = [CONFIG / f"{name}-{target.arch}.config" for name in target.more]
+    return found + [file for file in own if file.exists()]
 
 
 def not_configured(asked: str, config: str) -> list[str]:

@@ -5,8 +5,9 @@ Usage: scripts/test [--full] [--list] [PART ...]
 Run the checks of this project: the workbench's own tests, that each series applies to each
 base, alone and with the other, and survives as commits and mails, static checks, the x86_64
 machines under every setting, others that are drawn, kernels with another default, a device
-that attacks, KUnit on x86_64 and on User Mode Linux, a short benchmark, that the harness can
-fail and that KUnit can: see scripts/mutate. Installs and builds what is missing first.
+that attacks, what happens in a machine's life, KUnit on x86_64 and on User Mode Linux, a
+short benchmark, that the harness can fail and that KUnit can: see scripts/mutate. Installs
+and builds what is missing first.
 
   --full  also what takes a kernel more to build, or a machine: the parts that --list marks.
           Each takes less than an hour
@@ -35,8 +36,8 @@ from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import check, chroot, kernel, machine, packages, patches, paths, policy
-from workbench import process, progress, setup, verb
+from workbench import check, chroot, events, kernel, machine, packages, patches, paths
+from workbench import policy, process, progress, setup, verb
 from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH, based_on
 from workbench.repository import Repository
@@ -188,6 +189,10 @@ REFUSALS = (
     ("'nowhere'", "boot", "./nowhere"),
     ("--loads and --strict", "boot", "--loads", "--strict", "0"),
     ("'virtio-iommu'", "boot", "--loads", "virtio-iommu"),
+    ("--events and --all", "boot", "--events", "--all"),
+    ("for --events", "boot", "--rounds", "3"),
+    ("'nosuch'", "boot", "--events", "--event", "nosuch"),
+    ("'plug'", "boot", "--events", "--event", "plug", "vtd"),
     ("--odd and --strict", "boot", "--odd", "--strict", "1"),
     ("'/nowhere'", "boot", "--image", "/nowhere"),
     ("'smmuv3'", "boot", "--image", "/bin/sh", "smmuv3"),
@@ -581,6 +586,33 @@ def attacks_fail(run: Run) -> None:
         run.fails(1, says, script("boot"), "--attack", *words, word)
 
 
+_EVENTS = ("--events", "vtd-nopt", "--kernel", "patched", "--strict", "0")
+
+
+def events_short(run: Run) -> None:
+    """what happens in a machine's life, a few times"""
+    _boot(run, *_EVENTS, "vtd-nopt-external")
+
+
+def events_fail(run: Run) -> None:
+    """every event fails where types are not as they should be"""
+    said = run.fails(1, "FAILED", script("boot"), *_EVENTS, "--append", "iommu.strict=1")
+    table = [line for line in said.splitlines() if re.match(r"\S.* \d+!?$", line)]
+    passed = [line for line in table if not line.endswith("!")]
+    if {line.split()[0] for line in table} != set(events.EVENTS) - {"plug"} or passed:
+        raise Wrong(f"not every event has failed: {'; '.join(passed)}")
+
+
+def events_long(run: Run) -> None:
+    """what happens in a machine's life, often"""
+    _boot(run, "--events", "--rounds", "1000")
+
+
+def events_arm64(run: Run) -> None:
+    """the same on arm64"""
+    _boot(run, "--events", "smmuv3-probe")
+
+
 def two_ops(run: Run) -> None:
     """two sets of ops for VT-d, to compare with"""
     _boot(run, "--alternative", "two-ops", "--all")
@@ -833,6 +865,15 @@ PARTS: Mapping[str, Part] = {
     ),
     "random-many": Part(
         "1000 drawn machines, and what a few find", (random_mutants, random_many), True
+    ),
+    "events": Part(
+        "what happens in a machine's life, and that this can fail",
+        (events_short, events_fail),
+    ),
+    "events-long": Part(
+        "what happens in a machine's life, often, and on arm64",
+        (events_long, events_arm64),
+        True,
     ),
     "loads": Part(
         "how often each load invalidates",
