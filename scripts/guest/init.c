@@ -569,10 +569,12 @@ static bool rcu_is_content(void)
 
 static void check_kernel(void)
 {
-	bool clean =
-		args.warns ? taint_is(TAINT_WARN) :
-			     kernel_is_clean() && rcu_is_content();
+	bool clean;
 
+	if (args.warns)
+		clean = taint_is(TAINT_WARN);
+	else
+		clean = kernel_is_clean() && rcu_is_content();
 	clean &= lockdep_is_content();
 	ksft_test_result(clean, "kernel log\n");
 }
