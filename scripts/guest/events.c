@@ -1023,16 +1023,17 @@ static bool have_next_kernel(void)
 	    initrd = open("/initrd", O_RDONLY);
 	char line[1024] = "";
 	ssize_t len;
+	size_t size;
 	int fd;
 
 	fd = open("/proc/cmdline", O_RDONLY);
 	len = read(fd, line, sizeof(line) - 1);
 	if (len > 0)
 		line[len - 1] = '\0'; /* in place of the newline */
+	size = strlen(line) + 1; /* a call would spoil the system call's arguments */
 	if (!start_readers() || !kernel_is_clean())
 		return false;
-	if (syscall(__NR_kexec_file_load, kernel, initrd, strlen(line) + 1,
-		    line, 0)) {
+	if (syscall(__NR_kexec_file_load, kernel, initrd, size, line, 0)) {
 		ksft_perror("kexec_file_load");
 		return false;
 	}
