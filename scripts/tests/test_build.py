@@ -265,13 +265,3 @@ def test_what_the_user_tells_make_is_not_told_ours(
 ) -> None:
     monkeypatch.setenv(name, "x")
     assert name not in build.environment()
-
-
-def test_a_purpose_may_have_more_for_an_architecture(tmp_path: Path) -> None:
-    kernel_ = kernel.stock(bases.Base("toy", tmp_path))
-    found = {
-        arch: [file.stem for file in build.fragments(kernel_, Target(arch, "", ("events",)))]
-        for arch in ("x86_64", "arm64")
-    }
-    assert found["arm64"] == ["common", "arm64", "events"]
-    assert found["x86_64"] == ["common", "x86_64", "events", "events-x86_64"]

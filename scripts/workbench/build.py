@@ -92,14 +92,9 @@ _OF_MAKE = {
 
 
 def fragments(kernel: Kernel, target: Target) -> list[Path]:
-    """Return the fragments of configuration of a kernel that boots.
-
-    Those of target.more may have more for an architecture, as in MORE-ARCH.config.
-    """
+    """Return the fragments of configuration of a kernel that boots."""
     names = ["common", target.arch, *kernel.fragments, *target.more]
-    found = [CONFIG / f"{name}.config" for name in names]
-    own = [CONFIG / f"{name}-{target.arch}.config" for name in target.more]
-    return found + [file for file in own if file.exists()]
+    return [CONFIG / f"{name}.config" for name in names]
 
 
 def not_configured(asked: str, config: str) -> list[str]:
