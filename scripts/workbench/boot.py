@@ -444,6 +444,7 @@ def _leave_out(
 
 def _how(asked: Namespace, has_drivers: bool = True) -> How:
     words = ["iommu.debug_pagealloc=1"] if asked.debug else []
+    words += list(events.WORDS) if asked.events else []
     limit = 600 if asked.loads else 300 if asked.debug else 60
     if asked.events:
         limit = 600 + events.SECONDS_PER_ROUND * (asked.rounds or events.ROUNDS)

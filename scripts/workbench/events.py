@@ -34,6 +34,7 @@ _FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 _RESETS = 10
 _RESET_WITHIN = (1, 230)  # lines on the console; process 1 begins after them
 
+WORDS = ("log_buf_len=8M",)  # allocations that fail are told of at length
 # Two CPUs, one of which can go
 _CPUS = ("-smp", "2")
 # Without an ITS, VFIO would refuse a device for its interrupts
