@@ -120,3 +120,8 @@ def test_what_is_written_while_a_driver_has_the_device() -> None:
     assert policy.written_bound(free, "DMA-FQ", "DMA-FQ") == "EPERM"
     assert policy.written_bound(free, "DMA", "auto") == "EPERM"
     assert policy.written_bound(free, "DMA", "nonsense") == "EINVAL"
+
+
+def test_long_names_have_room(tmp_path: Path) -> None:
+    jobs = [_job(name, "reset") for name in ("vtd-nopt", "vtd-nopt-external")]
+    assert _lines(tmp_path, jobs, ["", ""])[0] == ["vtd-nopt", "vtd-nopt-external"]

@@ -212,12 +212,17 @@ class Rows:
             for what, number in self._counts(job).items():
                 row = cells.setdefault(f"{_event(job)} {what}".strip(), {})
                 row[_happening(job).column] = f"{number}{mark}"
+        machines = [column[:1] for column in columns]
+        kernels = [column[:2] for column in columns]
+        size = max(table.cell_width(machines), table.cell_width(kernels))
         lines = ["What happened, how often, and ! where it is not as expected afterwards:"]
-        lines.append(table.head([column[:1] for column in columns], _WIDTH))
-        lines.append(table.head([column[:2] for column in columns], _WIDTH))
-        lines.append(table.line("iommu.strict", [column[2] for column in columns], _WIDTH))
+        lines.append(table.head(machines, _WIDTH, size))
+        lines.append(table.head(kernels, _WIDTH, size))
+        settings = [column[2] for column in columns]
+        lines.append(table.line("iommu.strict", settings, _WIDTH, size))
         for name, row in cells.items():
-            lines.append(table.line(name, [row.get(each, "-") for each in columns], _WIDTH))
+            values = [row.get(each, "-") for each in columns]
+            lines.append(table.line(name, values, _WIDTH, size))
         return lines
 
 

@@ -105,15 +105,21 @@ def short(settings: Sequence[Setting], first: str = "stock", second: str = "patc
     return Table(head, row)
 
 
-def line(name: str, cells: Sequence[str], width: int = 13) -> str:
-    """Return a line of a table whose first column has a width: a name, and cells."""
-    return (f"{name:{width}}" + "".join(f" {cell:6}" for cell in cells)).rstrip()
+def line(name: str, cells: Sequence[str], width: int = 13, cell: int = 6) -> str:
+    """Return a line of a table: a name, and cells. width, cell: how wide these are."""
+    return (f"{name:{width}}" + "".join(f" {each:{cell}}" for each in cells)).rstrip()
 
 
-def head(columns: Sequence[tuple[str, ...]], width: int = 13) -> str:
+def head(columns: Sequence[tuple[str, ...]], width: int = 13, cell: int = 6) -> str:
     """Return a line with the last word of each column above the first of those like it."""
     found = ""
     for number, words in enumerate(columns):
         if not number or words != columns[number - 1]:
-            found = found.ljust(width + 1 + 7 * number) + words[-1]
+            found = found.ljust(width + 1 + (cell + 1) * number) + words[-1]
     return found
+
+
+def cell_width(columns: Sequence[tuple[str, ...]]) -> int:
+    """Return how wide cells must be for head() to have room, as little as that is."""
+    spans = [(len(words[-1]), columns.count(words)) for words in columns]
+    return max(6, *(-(-(length + 1) // span) - 1 for length, span in spans))
