@@ -1033,7 +1033,8 @@ static bool have_next_kernel(void)
 	len = read(fd, line, sizeof(line) - 1);
 	if (len > 0)
 		line[len - 1] = '\0'; /* in place of the newline */
-	size = strlen(line) + 1; /* a call would spoil the system call's arguments */
+	/* nolibc's syscall() has its arguments in registers, which a call would spoil */
+	size = strlen(line) + 1;
 	if (!start_readers() || !kernel_is_clean())
 		return false;
 	if (syscall(__NR_kexec_file_load, kernel, initrd, size, line, 0)) {
