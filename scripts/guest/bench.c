@@ -33,7 +33,6 @@
  */
 #include <asm/param.h>
 #include <linux/map_benchmark.h>
-#include <linux/uio.h>
 #include "guest.h"
 #include "clock.h"
 

@@ -42,7 +42,6 @@
 #include <linux/kexec.h>
 #include <linux/reboot.h>
 #include <linux/sched.h>
-#include <linux/uio.h>
 #include <linux/vfio.h>
 #include "guest.h"
 #include "disk.h"
@@ -153,20 +152,14 @@ static bool wait_until_gone(void)
 	return false;
 }
 
-/* Read into one page: no two segments can be merged. Ends when the disk cannot be read. */
+/* Ends when the disk cannot be read. */
 static void read_for_ever(const char *disk, int reader)
 {
 	struct iovec segments[SEGMENTS];
-	void *page;
-	int fd, i;
+	int fd = open_for_segments(disk, segments, SEGMENTS);
 
-	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	fd = chdir("/dev") ? -1 : open(disk, O_RDONLY | O_DIRECT);
-	if (page == MAP_FAILED || fd < 0)
+	if (fd < 0)
 		exit(1);
-	for (i = 0; i < SEGMENTS; i++)
-		segments[i] = (struct iovec){ page, PAGE };
 	while (syscall(__NR_preadv, fd, segments, SEGMENTS, 0, 0) ==
 	       SEGMENTS * PAGE)
 		__atomic_fetch_add(&progress->reads[reader], 1,

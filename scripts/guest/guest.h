@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* What init.c, process 1 of every guest, and the programs that it runs have in common */
+#include <linux/uio.h>
 #include <stdbool.h>
 #include "kselftest.h"
 
@@ -96,4 +97,23 @@ static inline long count_invalidations(const char *device, const char *who)
 	    !write_file("statistics", "1"))
 		ksft_exit_fail_perror("statistics");
 	return read_number("statistics", all) + read_number("statistics", some);
+}
+
+/*
+ * Open the disk @name to be read past the page cache, into @count @segments that are all the
+ * same page: no two of them can be merged, so each is mapped and unmapped by itself. Returns
+ * -1 if that cannot be done.
+ */
+static inline int open_for_segments(const char *name, struct iovec segments[],
+				    int count)
+{
+	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int i;
+
+	if (page == MAP_FAILED || chdir("/dev"))
+		return -1;
+	for (i = 0; i < count; i++)
+		segments[i] = (struct iovec){ page, PAGE };
+	return open(name, O_RDONLY | O_DIRECT);
 }

@@ -51,7 +51,6 @@
  */
 #include <asm/ioctls.h>
 #include <linux/reboot.h>
-#include <linux/uio.h>
 #include "guest.h"
 #include "disk.h"
 #include "log.h"
@@ -239,23 +238,14 @@ static bool is_in(char *list[], const char *device)
 }
 
 /*
- * Read the disk @name, past the page cache, into one page again and again: no
- * two segments of it can be merged, so each is mapped and unmapped by itself.
- * Returns how many unmaps that made at least; the driver's own come on top.
+ * Read the disk @name again and again, in segments that are mapped and unmapped by
+ * themselves. Returns how many unmaps that made at least; the driver's own come on top.
  */
 static int unmap_often(const char *name)
 {
 	struct iovec segments[SEGMENTS];
-	void *page;
-	int fd, i;
+	int fd = open_for_segments(name, segments, SEGMENTS), i;
 
-	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (page == MAP_FAILED)
-		ksft_exit_fail_perror("mmap");
-	for (i = 0; i < SEGMENTS; i++)
-		segments[i] = (struct iovec){ page, PAGE };
-	fd = chdir("/dev") ? -1 : open(name, O_RDONLY | O_DIRECT);
 	if (fd < 0)
 		return 0;
 	for (i = 0; i < READS; i++)
@@ -263,7 +253,7 @@ static int unmap_often(const char *name)
 		    SEGMENTS * PAGE)
 			break;
 	close(fd);
-	munmap(page, PAGE);
+	munmap(segments[0].iov_base, PAGE);
 	return i == READS ? READS * SEGMENTS : 0;
 }
 

@@ -30,7 +30,6 @@
 #include <linux/in.h>
 #include <linux/map_benchmark.h>
 #include <linux/sockios.h>
-#include <linux/uio.h>
 #include "guest.h"
 #include "log.h"
 
@@ -158,21 +157,18 @@ static bool read_once(int fd, struct iovec *segments, int count)
 static bool read_in_turn(const char *disk, int count)
 {
 	struct iovec segments[MAX_SEGMENTS];
-	void *page;
 	int fd, i;
 
-	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	fd = chdir("/dev") ? -1 : open(disk, O_RDONLY | O_DIRECT);
-	if (page == MAP_FAILED || fd < 0 || count > MAX_SEGMENTS)
+	if (count > MAX_SEGMENTS)
 		return false;
-	for (i = 0; i < count; i++)
-		segments[i] = (struct iovec){ page, PAGE };
+	fd = open_for_segments(disk, segments, count);
+	if (fd < 0)
+		return false;
 	for (i = 0; i < REQUESTS / READERS; i++)
 		if (!read_once(fd, segments, count))
 			break;
 	close(fd);
-	munmap(page, PAGE);
+	munmap(segments[0].iov_base, PAGE);
 	return i == REQUESTS / READERS;
 }
 
