@@ -145,13 +145,13 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
     pairs += [("loads", "passthrough"), ("loads", "replug")]
     pairs += [("events", other) for other in ("all", "odd", "image", "attack", "loads")]
-    pairs += [("events", other) for other in ("passthrough", "alternative", "64k")]
+    pairs += [("events", other) for other in ("passthrough", "alternative")]
     pairs += [("default", other) for other in ("odd", "image", "attack", "loads", "events")]
     pairs += [("random", other) for other in ("all", "odd", "attack", "loads", "image")]
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
     pairs += [("random", other) for other in ("strict", "passthrough", "events")]
     for fragment in ("debug", "64k"):
-        pairs += [(fragment, other) for other in ("image", "attack", "loads")]
+        pairs += [(fragment, other) for other in ("image", "attack", "loads", "events")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
