@@ -1073,7 +1073,6 @@ static bool is_want_of_memory(const char *text)
 		"error: -12",
 		"Failed to add to iommu group ",
 		"kobject: can not set name properly!",
-		"failed to register GSI",
 	};
 	size_t i;
 
