@@ -47,7 +47,6 @@
 #define SURELY_FLUSHED 24
 #define QUIET \
 	1200 /* ms before an attack: the kernel logs three faults in 5 s */
-#define PLUG_SECONDS 20
 #define FAULT "DMAR: [DMA %s NO_PASID] Request device [%s] fault addr 0x%llx "
 #define MOST (PAGE - 8) /* bytes: of all of a page QEMU 7.2's edu would die */
 #define REUSES 8 /* of other addresses, before one is used again */

@@ -7,6 +7,7 @@
 #define LOG_EMERG 0 /* the kernel's KERN_EMERG and so on */
 #define LOG_ERR 3
 #define LOG_WARNING 4
+#define PLUG_SECONDS 20 /* until a device counts as lost that comes or goes */
 #define PAGE 4096 /* bytes: the smallest, on all of our architectures */
 
 /*
@@ -79,6 +80,24 @@ static bool write_file(const char *path, const char *text)
 
 	close(fd);
 	return good;
+}
+
+/*
+ * Take the power from the PCIe slot @slot, a digit. It refuses that while it powers on, and
+ * what is plugged in has its driver before that has ended.
+ */
+static inline bool power_off(const char *slot)
+{
+	int tenths;
+
+	for (tenths = 0; tenths < PLUG_SECONDS * 10; tenths++) {
+		if (!chdir("/sys/bus/pci/slots") && !chdir(slot) &&
+		    write_file("power", "0"))
+			return true;
+		msleep(100);
+	}
+	ksft_print_msg("slot %s keeps its power\n", slot);
+	return false;
 }
 
 /*

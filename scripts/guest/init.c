@@ -64,12 +64,10 @@
 #define NAME_SIZE 64 /* bytes: of a suite's or device's name, with its NUL */
 #define ARGS 256 /* lines that we may be told */
 #define TOLD_SIZE 16384 /* bytes: of all of them */
-#define PLUG_SECONDS 20 /* until a device counts as lost that comes or goes */
 #define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
 #define READS 128 /* that many unmaps make a flush queue run full often */
 #define LAZY_UNMAPS 64 /* lazy is less than one invalidation in so many */
 #define HIWATER "/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
-#define SLOTS "/sys/bus/pci/slots"
 #define PLUGS 9 /* a slot's number is a digit */
 
 /**
@@ -476,8 +474,7 @@ static bool replug_all(void)
 	char slot[] = "1", **plug;
 
 	for (plug = args.plugs; *plug; plug++, slot[0]++) {
-		if (chdir(SLOTS) || chdir(slot) || !write_file("power", "0") ||
-		    !wait_for(*plug, false))
+		if (!power_off(slot) || !wait_for(*plug, false))
 			return false;
 		ask_for("unplug", slot);
 	}
