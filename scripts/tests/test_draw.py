@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Sequence
 
@@ -189,3 +190,32 @@ def test_how_deep(machines: Sequence[draw.Drawn]) -> None:
             above = [bridge.kind for bridge in function.above()]
             depths.add(above.count(topology.UPSTREAM))
     assert depths == {0, 1, 2}
+
+
+_TRUTH = re.compile(r"(?i:(?P<yes>[1ety]|on)|(?P<no>[0dfn]|of))")
+
+
+def _as_the_kernel_reads(words: Sequence[str]) -> dict[str, str]:
+    """Return what is in force, by kstrtobool() and x86's iommu_setup()."""
+    found = {"iommu.strict": "unset", "iommu.passthrough": "unset"}
+    for word in words:
+        name, _, value = word.partition("=")
+        match = _TRUTH.match(value)
+        if name in found and match:
+            found[name] = "1" if match["yes"] else "0"
+        if name == "iommu" and value in ("pt", "nopt"):
+            found["iommu.passthrough"] = "1" if value == "pt" else "0"
+    return found
+
+
+def test_parameters(machines: Sequence[draw.Drawn]) -> None:
+    """Whatever else is drawn, the setting of a machine is in force."""
+    overruled = set()
+    for each in machines:
+        words = each.machine.append
+        setting = each.way.setting
+        want = {"iommu.strict": setting.strict, "iommu.passthrough": setting.passthrough}
+        assert _as_the_kernel_reads([*words, *each.way.words]) == want
+        for name, value in _as_the_kernel_reads(words).items():
+            overruled |= {name} if value not in ("unset", want[name]) else set()
+    assert overruled == {"iommu.strict", "iommu.passthrough"}

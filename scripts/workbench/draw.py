@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-from workbench import machine, topology
+from workbench import machine, parameters, topology
 from workbench.job import Way
 from workbench.machine import Machine
 from workbench.policy import Setting
@@ -395,6 +395,9 @@ class _Writer:
             yield "count   vtd_inv_desc_iotlb*"
         for each in self.late:
             yield f"plug    {self.addresses[each]} {self._options(each)}"
+        noise = parameters.drawn(random.Random(f"noise {self.drawing.seed}"), setting)
+        if noise:
+            yield f"append  {' '.join(noise)}"
         if iommu.name == "none":
             return
         if self._bounced(_DISK, "nvme"):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/parameters: kernel parameters that amount to a setting, each line checked."""
+"""Kernel parameters: those of scripts/parameters, each line checked, and drawn ones."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Mapping
 
@@ -11,6 +12,18 @@ from workbench.policy import Setting
 from workbench.status import CannotTell, must_be_one_of
 
 FILE = paths.SCRIPTS / "parameters"
+
+# kstrtobool() looks at the first letter only, and of "on" and "off" at the second
+_TRUTHS = ("0", "1", "y", "Yes", "N", "no", "on", "OFF", "true", "False", "1x", "0-")
+_NO_TRUTHS: tuple[str, ...] = (
+    *("", "2", "-1", "+1", "=1", "o", "ok"),
+    *("banana", "strict", "lazy", "%s"),
+)
+_NO_PARAMETERS = (
+    *("iommu.stric", "iommu.strict.", "iommu.strict0", "iommu_strict", "IOMMU.strict"),
+    *("iommu.passthroug", "iommu.pass_through", "iommu.pt", "iommu_passthrough"),
+)
+_MOST = 8  # words, since the kernel has its limits, too
 
 Odd = tuple[Setting, tuple[str, ...]]  # what is then expected, and the parameters
 
@@ -34,3 +47,21 @@ def read(file: Path = FILE) -> Mapping[str, list[Odd]]:
             odd = (Setting(words[1], words[2]), tuple(words[3:]))
             found.setdefault(name, []).append(odd)
     return found
+
+
+def drawn(draw: random.Random, setting: Setting) -> list[str]:
+    """Return drawn parameters that change nothing where those of a setting come after them.
+
+    Some are no parameters, some have no truth value, and others are given again later.
+    """
+    words = []
+    given = {"iommu.strict": setting.strict, "iommu.passthrough": setting.passthrough}
+    for _ in range(draw.randint(0, _MOST)):
+        name = draw.choice((*given, *given, "iommu", *_NO_PARAMETERS))
+        values = _NO_TRUTHS
+        if name == "iommu":
+            values = ("banana", "PT") if setting.passthrough == "unset" else ("pt", "nopt")
+        elif given.get(name) != "unset":
+            values += _TRUTHS
+        words.append(f"{name}={draw.choice(values)}")
+    return words
