@@ -1331,6 +1331,143 @@ static void no_dma_iommu(struct kunit *test)
 	}
 }
 
+/**
+ * struct mapping - what a driver has of the DMA API
+ * @addr: for the device
+ * @cpu: coherent memory
+ * @sgt: noncontiguous memory
+ * @sg: a scatterlist of two pages
+ */
+struct mapping {
+	dma_addr_t addr;
+	void *cpu;
+	struct sg_table *sgt;
+	struct scatterlist sg[2];
+};
+
+static bool map_single(struct device *dev, struct page *page, struct mapping *m)
+{
+	m->addr = dma_map_page(dev, page, 0, PAGE_SIZE, DMA_TO_DEVICE);
+	return !dma_mapping_error(dev, m->addr);
+}
+
+static void unmap_single(struct device *dev, struct mapping *m)
+{
+	dma_unmap_page(dev, m->addr, PAGE_SIZE, DMA_TO_DEVICE);
+}
+
+static bool map_sg(struct device *dev, struct page *page, struct mapping *m)
+{
+	unsigned int i;
+
+	sg_init_table(m->sg, ARRAY_SIZE(m->sg));
+	for (i = 0; i < ARRAY_SIZE(m->sg); i++)
+		sg_set_page(&m->sg[i], page, PAGE_SIZE, 0);
+	return dma_map_sg(dev, m->sg, ARRAY_SIZE(m->sg), DMA_TO_DEVICE);
+}
+
+static void unmap_sg(struct device *dev, struct mapping *m)
+{
+	dma_unmap_sg(dev, m->sg, ARRAY_SIZE(m->sg), DMA_TO_DEVICE);
+}
+
+/* Atomic, as it is freed: other memory would have to be unmapped for the CPU, too. */
+static bool map_coherent(struct device *dev, struct page *page,
+			 struct mapping *m)
+{
+	m->cpu = dma_alloc_coherent(dev, PAGE_SIZE, &m->addr, GFP_ATOMIC);
+	return m->cpu;
+}
+
+static void unmap_coherent(struct device *dev, struct mapping *m)
+{
+	dma_free_coherent(dev, PAGE_SIZE, m->cpu, m->addr);
+}
+
+static bool map_noncontiguous(struct device *dev, struct page *page,
+			      struct mapping *m)
+{
+	m->sgt = dma_alloc_noncontiguous(dev, 2 * PAGE_SIZE, DMA_TO_DEVICE,
+					 GFP_KERNEL, 0);
+	return m->sgt;
+}
+
+static void unmap_noncontiguous(struct device *dev, struct mapping *m)
+{
+	dma_free_noncontiguous(dev, 2 * PAGE_SIZE, m->sgt, DMA_TO_DEVICE);
+}
+
+/**
+ * struct dma_api - a part of the DMA API
+ * @name: of the parameter
+ * @map: maps @page, or memory of its own; returns whether it did
+ * @unmap: undoes it with one unmap, in any context
+ */
+struct dma_api {
+	const char *name;
+	bool (*map)(struct device *dev, struct page *page, struct mapping *m);
+	void (*unmap)(struct device *dev, struct mapping *m);
+};
+
+static const struct dma_api dma_apis[] = {
+	{ "single", map_single, unmap_single },
+	{ "scatterlist", map_sg, unmap_sg },
+	{ "coherent", map_coherent, unmap_coherent },
+	{ "noncontiguous", map_noncontiguous, unmap_noncontiguous },
+};
+
+KUNIT_ARRAY_PARAM_DESC(dma_apis, dma_apis, name);
+
+/* How often do so many unmaps invalidate? See churn() on the queue's timer. */
+static int invalidations_of(struct kunit *test, struct mock_dev *mdev,
+			    unsigned int count)
+{
+	const struct dma_api *api = test->param_value;
+	unsigned int i, mapped = 0;
+	int before, after;
+	struct mapping *m;
+	struct page *page;
+
+	m = kunit_kcalloc(test, count, sizeof(*m), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, m);
+	page = alloc_page(GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	while (mapped < count && api->map(mdev->dev, page, &m[mapped]))
+		mapped++;
+
+	local_bh_disable();
+	before = atomic_read(&mdev->mock->invalidations);
+	for (i = 0; i < mapped; i++)
+		api->unmap(mdev->dev, &m[i]);
+	after = atomic_read(&mdev->mock->invalidations);
+	local_bh_enable();
+
+	__free_page(page);
+	KUNIT_EXPECT_EQ(test, mapped, count);
+	return after - before;
+}
+
+/* A lazy domain is lazy, and a strict one strict, by whatever is unmapped. */
+static void every_api_follows_type(struct kunit *test)
+{
+	struct mock_dev *mdev = mock_alloc(test, 0);
+
+	needs_iommu_dma(test);
+	set_policy(true, false);
+	mock_plug(test, mdev);
+	EXPECT_TYPE(test, mdev, IOMMU_DOMAIN_DMA);
+	KUNIT_EXPECT_EQ(test, invalidations_of(test, mdev, QUEUED), QUEUED);
+	mock_pull(test, mdev);
+
+	set_policy(false, false);
+	mock_plug(test, mdev);
+	EXPECT_TYPE(test, mdev, IOMMU_DOMAIN_DMA_FQ);
+	KUNIT_EXPECT_LT(test, invalidations_of(test, mdev, QUEUED),
+			QUEUED / 8);
+	mock_pull(test, mdev);
+	KUNIT_EXPECT_EQ(test, mdev->mock->leaked, 0);
+}
+
 /* Who asks for translation, for the tests of what laziness must not break */
 static const struct probe_case lazy_devices[] = {
 	{ "requires translation", .answer = IOMMU_DOMAIN_DMA },
@@ -1922,6 +2059,7 @@ static struct kunit_case mock_cases[] = {
 	KUNIT_CASE_PARAM(default_domain_of_a_device, probe_cases_gen_params),
 	KUNIT_CASE(settings_are_the_tests_own),
 	KUNIT_CASE(no_dma_iommu),
+	KUNIT_CASE_PARAM(every_api_follows_type, dma_apis_gen_params),
 	KUNIT_CASE_PARAM(iova_not_reused_early, lazy_devices_gen_params),
 	KUNIT_CASE(mock_notices_early_reuse),
 	KUNIT_CASE_PARAM(queue_is_flushed_in_time, lazy_devices_gen_params),
