@@ -212,6 +212,7 @@ def choose(asked: Namespace) -> list[Machine]:
     if asked.loads:
         for each in chosen:
             loads.check(each, loads.read())
+        chosen = [loads.equipped(each) for each in chosen]
     if asked.events:
         for each in chosen:
             events.check(each)

@@ -17,6 +17,7 @@ from workbench.status import CannotTell
 
 # What is fetched beside the package that has the program
 _FIRMWARE = {
+    "qemu-system-aarch64": ("qemu-system-data",),
     "qemu-system-riscv64": ("qemu-system-data", "opensbi"),
     "qemu-system-x86_64": ("qemu-system-data", "seabios"),
 }

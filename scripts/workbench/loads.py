@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
@@ -24,6 +24,7 @@ NEEDS = "include/uapi/linux/map_benchmark.h"  # without it scripts/guest/loads.c
 HOWS = ("read", "iova", "ping", "single", "sg", "rebind")
 SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC that others use, too
 CONFIG = ("loads",)
+EMULATOR = 10  # the version of QEMU that has igb
 # The guest's clock counts instructions, or on a slow host a queue's timer would flush it often
 CLOCK = ("-icount", "shift=1")
 STRICT_FIRST = tuple(
@@ -84,6 +85,11 @@ def check(each: machine.Machine, loads: Sequence[Load]) -> None:
         there |= {load.device} if load.qemu else set()
         if load.device not in there:
             raise CannotTell(f"machine '{each.name}' has no {load.device} for {load.name}")
+
+
+def equipped(each: machine.Machine) -> machine.Machine:
+    """Return a machine with the QEMU that has all devices of the loads."""
+    return replace(each, emulator=max(each.emulator, EMULATOR))
 
 
 def expectation(job: Job, load: Load) -> str:
