@@ -145,6 +145,7 @@ def test_default() -> None:
                     for default in policy.DEFAULTS:
                         is_strict = {"unset": "01"[default == "strict"]}.get(strict, strict)
                         is_pt = {"unset": "01"[default == "passthrough"]}.get(passthrough)
+                        is_pt = "1" if default == "opt-in" else is_pt
                         same = Setting(is_strict, is_pt or passthrough)
                         asked = Setting(strict, passthrough, default)
                         found = policy.boot_type(each, asked, kernel)

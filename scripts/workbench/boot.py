@@ -40,8 +40,11 @@ iommu.strict=0 and iommu.strict=1.
   --event EVENT       only this one; may be given again
   --rounds TIMES      how often types are written, 40 unless given; other events in proportion
   --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
-                      passthrough by itself: strict or passthrough; else it is lazy. Booted
-                      where it counts, that is with iommu.strict or iommu.passthrough unset
+                      passthrough by itself: strict or passthrough; else it is lazy. Or
+                      opt-in: it leaves VT-d off unless the firmware asks for it and there is
+                      an external-facing port, as here, on vtd-nopt-external and vtd-late
+                      unless some are named. Booted where it counts, that is with
+                      iommu.strict or iommu.passthrough unset
   --debug             with KASAN, lockdep, checks of the DMA API and of pages that are freed
                       while they are mapped, and more; a finding of theirs fails
   --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
@@ -81,7 +84,7 @@ import secrets
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 from workbench import base as bases
 from workbench import attack, build, draw, drawn, emulator, events, image, initramfs
@@ -95,6 +98,7 @@ from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_o
 
 MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
+FOR_OPT_IN = ("vtd-nopt-external", "vtd-late")
 UNSET = "unset"
 LARGE_PAGES = "arm64"  # the architecture that can have pages of 64 KiB
 SECONDS_PER_BOOT = 3  # of QEMU (TCG) on a core of an AMD EPYC
@@ -217,7 +221,10 @@ def choose(asked: Namespace) -> list[Machine]:
         for each in chosen:
             events.check(each)
     if asked.alternative is not None:
-        chosen = _of_vtd(chosen, named)
+        chosen = _only(_has_vtd, chosen, named, "--alternative is for those of VT-d")
+    if asked.default == policy.OPT_IN:
+        why = "--default opt-in is for VT-d with an external-facing port"
+        chosen = _only(_can_opt_in, chosen, named, why)
     if not chosen:
         raise CannotTell(f"--arch '{asked.arch}': no such machine, see --list")
     return chosen
@@ -231,6 +238,8 @@ def _unnamed(asked: Namespace) -> Sequence[str]:
         return [name for name, each in machine.read_all().items() if each.attacker]
     if asked.loads:
         return loads.MACHINES
+    if asked.default == policy.OPT_IN and not asked.all:
+        return FOR_OPT_IN
     if asked.events and asked.arch is None:
         return events.MACHINES
     return machine.names() if asked.all or asked.odd or asked.arch is not None else MAIN_JOB
@@ -246,13 +255,25 @@ def _only_64k(asked: Namespace, named: Sequence[Machine]) -> None:
     asked.arch = LARGE_PAGES
 
 
-def _of_vtd(chosen: Sequence[Machine], named: Sequence[Machine]) -> list[Machine]:
-    """Return the machines whose IOMMU is VT-d; CannotTell if others are named."""
-    found = [each for each in chosen if any("intel-iommu" in word for word in each.qemu)]
-    for each in chosen:
-        if each in named and each not in found:
-            raise CannotTell(f"machine '{each.name}': --alternative is for those of VT-d")
-    return found
+def _has_vtd(each: Machine) -> bool:
+    return any("intel-iommu" in word for word in each.qemu)
+
+
+def _can_opt_in(each: Machine) -> bool:
+    return _has_vtd(each) and bool(each.external)
+
+
+def _only(
+    can: Callable[[Machine], bool],
+    chosen: Sequence[Machine],
+    named: Sequence[Machine],
+    why: str,
+) -> list[Machine]:
+    """Return the machines for which an option is; CannotTell if others are named."""
+    for each in named:
+        if not can(each):
+            raise CannotTell(f"machine '{each.name}': {why}")
+    return [each for each in chosen if can(each)]
 
 
 def _plain_ways(asked: Namespace) -> list[Way]:
@@ -434,7 +455,7 @@ def _leave_out(
         lacking = kernel.lacks(base, each.needs, each.probe)
         if not lacking:
             kept.append(each)
-        elif each in named:
+        elif each.name in [one.name for one in named]:
             raise CannotTell(f"machine '{each.name}': {base.version} lacks {lacking}")
         else:
             progress.say(f"boot: {each.name} is left out: {base.version} lacks {lacking}")

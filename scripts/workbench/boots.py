@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Collection, Mapping, Protocol, Sequence
 
-from workbench import guest, initramfs, machine, paths, progress, table, verdict
+from workbench import guest, initramfs, machine, paths, policy, progress, table, verdict
 from workbench.job import Job, expected_results, told
 
 UNREAD = "its driver is a module"  # a guest's reason, see init.c
@@ -91,7 +91,10 @@ class Booter:
 
     def write_initrd(self, job: Job, image_file: Path, files: Path, initrd: Path) -> None:
         """Write what the guest boots with beside its kernel."""
-        initramfs.tell(files / "initramfs.cpio", self.told(job), initrd)
+        more = {}
+        if job.setting.default == policy.OPT_IN:
+            more = {initramfs.UPGRADE: (files / initramfs.OPT_IN).read_bytes()}
+        initramfs.tell(files / "initramfs.cpio", self.told(job), initrd, more)
 
     def boot(self, job: Job, image_file: Path, files: Path) -> Result:
         """Boot and judge. files: the directory of what a guest boots with."""

@@ -17,6 +17,9 @@ from workbench.packages import LLVM
 GUEST = paths.SCRIPTS / "guest"
 JUDGE = paths.TOP / "tools/testing/selftests/iommu/default_domain.c"
 
+OPT_IN = "opt-in.aml"  # the table with which the firmware asks for VT-d to be used
+UPGRADE = "kernel/firmware/acpi/dmar.aml"  # where in an initramfs the kernel looks for it
+
 _RECORDS = 65536
 _FLAGS = (
     *("-Wall", "-Werror", "-Os", "-static", "-nostdlib", "-ffreestanding"),
@@ -163,13 +166,23 @@ def tell(
 
 
 def tables(machines: Iterable[machine.Machine], directory: Path) -> None:
-    """Compile the ACPI tables that mark the machines' external-facing ports."""
-    for port in {port for each in machines for port in each.external}:
-        table = directory / port.table
-        source = table.with_suffix(".asl")
+    """Compile the ACPI tables of machines with external-facing ports.
+
+    Those that mark the ports, and OPT_IN.
+    """
+    ports = {port for each in machines for port in each.external}
+    if ports:
+        text = (machine.MACHINES / OPT_IN).with_suffix(".dsl").read_text()
+        _compile(text, directory / OPT_IN)
+    for port in ports:
         text = (machine.MACHINES / f"{port.kind}.asl").read_text()
-        source.write_text(text.replace("PORT", port.acpi_name))
-        process.output(["iasl", "-p", table.with_suffix(""), source])
+        _compile(text.replace("PORT", port.acpi_name), directory / port.table)
+
+
+def _compile(text: str, table: Path) -> None:
+    source = table.with_suffix(".asl")
+    source.write_text(text)
+    process.output(["iasl", "-p", table.with_suffix(""), source])
 
 
 def guest_files(

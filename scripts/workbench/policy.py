@@ -20,7 +20,8 @@ NEVER = "never"
 UNTIL_FLUSH = "until the flush"
 NOT_TRANSLATED = "not translated"
 
-DEFAULTS = ("lazy", "strict", "passthrough")  # Kconfig's choice, see scripts/config/
+OPT_IN = "opt-in"
+DEFAULTS = ("lazy", "strict", "passthrough", OPT_IN)  # by Kconfig, see scripts/config/
 
 WORDS = ("DMA", "DMA-FQ", "auto", "identity", "nonsense")  # that are written to sysfs
 
@@ -71,7 +72,8 @@ class Setting:
 
     strict, passthrough: of iommu.strict and iommu.passthrough, "0", "1" or "unset", which
     leaves it to the kernel's configuration. strict "off": there is no IOMMU.
-    default: what that is, one of DEFAULTS.
+    default: what that is, one of DEFAULTS. OPT_IN: VT-d is off, and the firmware asks for it;
+    the kernel then passes through what it trusts, whatever iommu.passthrough says.
     """
 
     strict: str = "unset"
@@ -87,7 +89,7 @@ class Setting:
     def is_passthrough(self) -> bool:
         """Whether devices that require nothing are not translated."""
         is_default = self.passthrough == "unset" and self.default == "passthrough"
-        return self.passthrough == "1" or is_default
+        return self.passthrough == "1" or is_default or self.default == OPT_IN
 
 
 def in_force(setting: Setting) -> str:

@@ -9,6 +9,12 @@ from typing import Callable, Sequence
 from workbench import policy
 from workbench.policy import Setting
 
+_DEFAULTS = {
+    "strict": "The kernel's default is strict.",
+    "passthrough": "The kernel's default is passthrough.",
+    policy.OPT_IN: "VT-d is on since the firmware asks for it.",
+}
+
 LONG = "{:18}  {:34}  {:12}  {:8}  {:8}  {}"
 ONE = "{:18}  {:34}  {:12}  {:8}  {}"
 
@@ -98,7 +104,7 @@ def short(settings: Sequence[Setting], first: str = "stock", second: str = "patc
     title = f"The type under {first}, and under {second} where it differs. FQ is DMA-FQ."
     defaults = {each.default for each in settings} - {policy.DEFAULTS[0]}
     head = [
-        title + "".join(f" The kernel's default is {each}." for each in defaults),
+        title + "".join(f" {_DEFAULTS[each]}" for each in defaults),
         form.format("iommu.passthrough", "", *above).rstrip(),
         form.format("iommu.strict", "", *(each.strict for each in settings)).rstrip(),
     ]

@@ -187,6 +187,8 @@ REFUSALS = (
     ("--random and --attack", "boot", "--random", "1", "--attack"),
     ("'vtd'", "boot", "--random", "1", "vtd"),
     ("'nowhere'", "boot", "./nowhere"),
+    ("'virtio-iommu'", "boot", "--default", "opt-in", "virtio-iommu"),
+    ("'vtd'", "boot", "--default", "opt-in", "vtd"),
     ("--loads and --strict", "boot", "--loads", "--strict", "0"),
     ("'virtio-iommu'", "boot", "--loads", "virtio-iommu"),
     ("--events and --all", "boot", "--events", "--all"),
@@ -447,6 +449,11 @@ def default_strict(run: Run) -> None:
 def default_passthrough(run: Run) -> None:
     """a kernel that passes through by itself"""
     _boot(run, "--default", "passthrough")
+
+
+def default_opt_in(run: Run) -> None:
+    """a kernel that leaves VT-d off, where the firmware asks for it"""
+    _boot(run, "--default", "opt-in")
 
 
 def defaults_everywhere(run: Run) -> None:
@@ -861,7 +868,9 @@ PARTS: Mapping[str, Part] = {
         "a device that attacks, and that this can fail",
         (attacks, attacks_cured, attacks_fail),
     ),
-    "defaults": Part("kernels with another default", (default_strict, default_passthrough)),
+    "defaults": Part(
+        "kernels with another default", (default_strict, default_passthrough, default_opt_in)
+    ),
     "random": Part(
         "drawn machines, and that they can fail", (random_machines, random_fails, wrong_groups)
     ),
