@@ -13,7 +13,12 @@ Call = Callable[..., tuple[int, str]]
 
 # Mounts and processes end with it
 _OWN = ("unshare", "--mount", "--fork", "--pid", "--kill-child")
-_ENTER = 'mount -t proc none "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$1" sh -c "$2"'
+_ENTER = """
+mount -t proc none "$1/proc" && mount --rbind /dev "$1/dev" &&
+mount --bind "$3" "$1/mnt" && exec chroot "$1" sh -c "$2"
+"""
+# After scripts/boot, which has compiled with an empty ccache, one that is kept is used
+_TEST = "CCACHE_DIR=/mnt {}/scripts/test"
 _USER = "somebody"
 NEEDS = (packages.Need("debootstrap", "debootstrap"),)
 
@@ -24,6 +29,8 @@ class Bare:
     def __init__(self, call: Call, release: str, top: Path) -> None:
         self.call = call
         self.top = top
+        self.ccache = paths.BUILD / f"ccache-{release}"
+        self.ccache.mkdir(parents=True, exist_ok=True)
         site = packages.mirror(paths.BUILD / "log")
         self.good("debootstrap", "--variant=minbase", release, top, site)
         acquire = process.output(["apt-config", "dump", "Acquire"])
@@ -41,7 +48,7 @@ class Bare:
 
     def inside(self, line: str) -> str:
         """Run a line of shell in it."""
-        return self.good(*_OWN, "sh", "-c", _ENTER, "sh", self.top, line)
+        return self.good(*_OWN, "sh", "-c", _ENTER, "sh", self.top, line, self.ccache)
 
     def clone(self, place: str) -> None:
         """Have a clone of what is committed here."""
@@ -54,7 +61,7 @@ def as_root(call: Call, release: str, top: Path) -> None:
         bare = Bare(call, release, top)
         bare.clone("/opt/checkout")
         bare.inside("/opt/checkout/scripts/boot")
-        bare.inside("/opt/checkout/scripts/test")
+        bare.inside(_TEST.format("/opt/checkout"))
     finally:
         paths.remove(top)
 
@@ -66,9 +73,9 @@ def as_user(call: Call, release: str, top: Path) -> None:
         bare = Bare(call, release, top)
         bare.inside(f"useradd -m {_USER}")
         bare.clone(place)
-        bare.inside(f"chown -R {_USER}: {place}")
+        bare.inside(f"chown -R {_USER}: {place} /mnt")
         bare.inside(f"{place}/scripts/setup")
-        bare.inside(f"su {_USER} -c '{place}/scripts/boot && {place}/scripts/test'")
+        bare.inside(f"su {_USER} -c '{place}/scripts/boot && {_TEST.format(place)}'")
         owned = bare.inside(f"find /home/{_USER} -user root")
         if owned.strip():
             raise CannotTell(f"belongs to root: {owned.splitlines()[0]}")
