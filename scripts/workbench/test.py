@@ -14,9 +14,10 @@ and builds what is missing first.
   --list  print the parts, and what each checks
   PART    only these
 
-Prints a line for each check and, last, "N passed, N failed". A check that ends with numbers
-of its own, as KUnit with its cases, counts as many. What a failed check printed last goes
-to stderr; all of it is kept under build/run/.
+Prints a line for each check; then in which of them scripts/boot has found how many boots,
+machines, events and failed allocations ("faults") as expected; and last "N passed, N failed".
+A check that ends with numbers of its own, as KUnit with its cases, counts as many. What a
+failed check printed last goes to stderr; all of it is kept under build/run/.
 
 Exit status: 0 all passed; 1 some failed; 2 bad argument, or some could not be made.
 """
@@ -31,7 +32,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
 
@@ -64,11 +65,36 @@ class Wrong(Exception):
 
 
 @dataclass
+class Tried:
+    """What scripts/boot has tried in a check, where all was as expected."""
+
+    check: str = ""
+    boots: int = 0
+    machines: int = 0
+    events: int = 0
+    faults: int = 0
+
+    def add(self, said: str) -> None:
+        """Add what scripts/boot says."""
+        for form, names in _TRIED.items():
+            for numbers in re.findall(form, said, re.M):
+                for name, number in zip(names, numbers):
+                    setattr(self, name, getattr(self, name) + int(number))
+
+
+_TRIED = {
+    r"^boot: (\d+) boots of .* on (\d+) machines": ("boots", "machines"),
+    r"^boot: (\d+) events, (\d+) allocations that failed": ("events", "faults"),
+}
+
+
+@dataclass
 class Run:
     """What a check can do: run programs, with what they say in its log."""
 
     directory: Path
     log: Path
+    tried: Tried = field(default_factory=Tried)
 
     def write(self, text: str) -> None:
         """Add a line to the log."""
@@ -93,7 +119,10 @@ class Run:
             )
             status = child.wait()
             process.forget(child)
-        return status, self.log.read_bytes()[start:].decode(errors="replace")
+        said = self.log.read_bytes()[start:].decode(errors="replace")
+        if command[0] == script("boot") and status == AS_EXPECTED:
+            self.tried.add(said)
+        return status, said
 
     def good(
         self, *command: str | Path, cwd: Optional[Path] = None, env: Mapping[str, str] = {}
@@ -746,7 +775,7 @@ def two_at_once(run: Run) -> None:
 
 def replace_log(run: Run, number: int) -> Run:
     """Return the same run with a log of its own."""
-    return Run(run.directory, run.log.with_suffix(f".{number}.log"))
+    return Run(run.directory, run.log.with_suffix(f".{number}.log"), run.tried)
 
 
 def content_decides(run: Run) -> None:
@@ -934,17 +963,18 @@ def _last_line(said: str) -> str:
     return lines[-1] if lines else ""
 
 
-def one(function: Check, directory: Path, tally: Tally) -> None:
-    """Run a check, print and count how it went."""
+def one(function: Check, directory: Path, tally: Tally) -> Tried:
+    """Run a check, print and count how it went; return what it has tried."""
     label = (function.__doc__ or "").strip()
     log = directory / f"{function.__name__}.log"
     log.touch()
     own = directory / function.__name__
     own.mkdir()
     why, said, is_verdict = "", "", True
+    run = Run(own, log, Tried(label))
     with progress.activity(f"check {tally.passed + tally.failed + 1}, {label}") as activity:
         try:
-            said = function(Run(own, log)) or ""
+            said = function(run) or ""
         except Wrong as error:
             why, said = str(error), error.said
         except Exception as error:  # the others are still worth to be made
@@ -958,10 +988,22 @@ def one(function: Check, directory: Path, tally: Tally) -> None:
     if not bad:
         counts = f": {numbers[0]}" if numbers else ""
         progress.result(f"ok      {label}{counts} ({activity.seconds()} s)")
-        return
+        return run.tried
     progress.result(f"FAILED  {label}: {why}")
     tail = log.read_text(errors="replace").splitlines()[-60:]
     progress.say(f"{log} ends:", *(f"  | {line}" for line in tail))
+    return run.tried
+
+
+def _tell_tried(all_tried: Sequence[Tried]) -> None:
+    """Print how much has been tried, all of it as expected."""
+    form = "{:>7} {:>9} {:>7} {:>7}  {}"
+    progress.result("")
+    progress.result(form.format("boots", "machines", "events", "faults", "as expected in"))
+    for each in all_tried:
+        if each.boots:
+            numbers = (each.boots, each.machines, each.events or "", each.faults or "")
+            progress.result(form.format(*numbers, each.check))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -987,9 +1029,8 @@ def main(arguments: Sequence[str]) -> int:
     base = bases.find("mainline")
     setup.prepare(base, ["x86_64", "um"], *needs)
     run, tally = paths.run_directory("test"), Tally()
-    for name in chosen:
-        for function in PARTS[name].checks:
-            one(function, run, tally)
+    tried = [one(each, run, tally) for name in chosen for each in PARTS[name].checks]
+    _tell_tried(tried)
     if tally.status != AS_EXPECTED:
         paths.keep(run)
     progress.result("")
