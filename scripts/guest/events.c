@@ -24,6 +24,7 @@
  *   faults    allocations of the IOMMU's core, and of what it calls, fail at random while
  *             types are written, the driver is bound and the device is found
  *   nth       the same, and the n-th allocation fails, for each n until none does
+ *   queue     no flush queue could be allocated since boot, then they can
  *   kexec     the next kernel, the file /kernel, starts with the file /initrd
  *
  * What is judged:
@@ -64,6 +65,7 @@
 #define IOVA 0x100000ULL /* where vfio and iommufd map */
 #define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
 #define NTHS 4096 /* more allocations than any path has */
+#define TRIES_TO_FAIL 1000 /* at random: by then something has failed */
 
 /* A device of the machine, and what the type of its default domain has to be */
 struct device {
@@ -113,6 +115,11 @@ static bool is_type(const struct device *device, const char *type)
 		return true;
 	ksft_print_msg("%s is %s, and should be %s\n", device->name, now, type);
 	return false;
+}
+
+static bool is_lazy(const struct device *device)
+{
+	return !strcmp(device->type, "DMA-FQ");
 }
 
 static bool enter(const char *name)
@@ -762,10 +769,16 @@ static void set_fault(const char *kind, const char *name, const char *value)
 		ksft_exit_fail_perror(path);
 }
 
+/* What can fail: allocations of slabs, of pages and of flush queues */
+static const char *const kinds[] = { "failslab", "fail_page_alloc",
+				     "fail_iova_queue" };
+
 static void set_faults(const char *name, const char *value)
 {
-	set_fault("failslab", name, value);
-	set_fault("fail_page_alloc", name, value);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++)
+		set_fault(kinds[i], name, value);
 }
 
 /* What fails has to be ours, and called by the IOMMU's core, or by what that calls. */
@@ -780,7 +793,8 @@ static void prepare_faults(void)
 	snprintf(address, sizeof(address), "0x%lx", end);
 	set_faults("require-end", address);
 	set_faults("task-filter", "Y");
-	set_faults("ignore-gfp-wait", "N");
+	set_fault("failslab", "ignore-gfp-wait", "N");
+	set_fault("fail_page_alloc", "ignore-gfp-wait", "N");
 	set_fault("fail_page_alloc", "ignore-gfp-highmem", "N");
 	set_fault("fail_page_alloc", "min-order", "0");
 	set_faults("verbose", "0");
@@ -792,8 +806,16 @@ static void prepare_faults(void)
 
 static long faults_left(void)
 {
-	return read_number("/sys/kernel/debug/failslab/times", "") +
-	       read_number("/sys/kernel/debug/fail_page_alloc/times", "");
+	char path[PATH_SIZE];
+	long left = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/times",
+			 kinds[i]);
+		left += read_number(path, "");
+	}
+	return left;
 }
 
 /*
@@ -915,11 +937,11 @@ static bool end_rescan(void)
 
 static const struct path paths[] = {
 	{ "auto", "10", begin_free, open_type, check_written, nothing, "auto" },
-	{ "DMA-FQ", "10", begin_free, open_type, check_written, nothing,
+	{ "DMA-FQ", "50", begin_free, open_type, check_written, nothing,
 	  "DMA-FQ" },
 	{ "identity", "10", begin_free, open_type, check_written, nothing,
 	  "identity" },
-	{ "bound", "10", begin_bound, open_type, check_written, unbind,
+	{ "bound", "50", begin_bound, open_type, check_written, unbind,
 	  "DMA-FQ", true },
 	{ "bind", "10", begin_free, open_bind, check_bind, end_bind },
 	{ "rescan", "10", remove_device, open_rescan, check_rescan, end_rescan,
@@ -971,45 +993,157 @@ static bool end_faults(void)
 	       find_device();
 }
 
-static bool have_failed_at_random(void)
+/* Is nothing allocated on @path, since the word is refused, or the type stays what it is? */
+static bool allocates_nothing(const struct path *path)
+{
+	const char *result;
+
+	if (path->check != check_written || !begin_free())
+		return false;
+	result = result_of(path->word, path->bound);
+	return error_of(result) || !strcmp(result, "DMA");
+}
+
+/* Go along @path as often as told, and on until something has failed. */
+static bool fail_at_random(const struct path *path)
+{
+	long failed = 0;
+	int tries, now = 0;
+
+	set_faults("probability", path->percent);
+	for (tries = 0; tries < rounds || (!failed && tries < TRIES_TO_FAIL);
+	     tries++) {
+		now = try_path(path, 0);
+		if (now < 0)
+			break;
+		failed += now;
+	}
+	tell(path->name, failed);
+	return now >= 0 && failed;
+}
+
+/* Have the first allocation on @path fail, then the second, until none does. */
+static bool fail_each(const struct path *path)
+{
+	int nth, now = 1;
+
+	for (nth = 1; nth < NTHS; nth++) {
+		now = try_path(path, nth);
+		if (now <= 0)
+			break;
+	}
+	tell(path->name, nth - 1);
+	return !now && nth > 1;
+}
+
+static bool have_paths_fail(bool (*fail)(const struct path *path))
 {
 	bool good = begin_faults();
-	long failed = 0;
 	size_t i;
-	int round, now;
 
 	for (i = 0; good && i < ARRAY_SIZE(paths); i++) {
-		set_faults("probability", paths[i].percent);
-		for (round = 0; good && round < rounds; round++) {
-			now = try_path(&paths[i], 0);
-			good &= now >= 0;
-			failed += now;
-		}
+		if (allocates_nothing(&paths[i]))
+			continue;
+		good &= fail(&paths[i]);
+		if (!good)
+			ksft_print_msg("%s: nothing has failed, or all is not well\n",
+				       paths[i].name);
 	}
-	tell("tries", i * rounds);
-	tell("failed", failed);
-	good &= failed > 0;
 	return end_faults() && good;
+}
+
+static bool have_failed_at_random(void)
+{
+	return have_paths_fail(fail_at_random);
 }
 
 static bool have_failed_each(void)
 {
-	bool good = begin_faults();
-	int nth, now = 1, all = 0;
-	size_t i;
+	return have_paths_fail(fail_each);
+}
 
-	for (i = 0; good && i < ARRAY_SIZE(paths); i++) {
-		for (nth = 1; good && nth < NTHS; nth++) {
-			now = try_path(&paths[i], nth);
-			good &= now >= 0;
-			if (!now)
-				break;
-		}
-		good &= nth < NTHS;
-		all += nth - 1;
-		tell(paths[i].name, nth - 1);
+/* Does the selftest say that the group of the device may have no queue? */
+static bool selftest_says_why(void)
+{
+	const char *why = "a flush queue could not be allocated";
+	char link[PATH_SIZE], label[NAME_SIZE], line[512];
+	const char *number;
+	bool good = false;
+	int out[2];
+	FILE *said;
+	pid_t pid;
+
+	if (!read_link("iommu_group", link, &number) || pipe(out))
+		return false;
+	snprintf(label, sizeof(label), " group %s type ", number);
+	pid = fork();
+	if (!pid) {
+		char *argv[] = { "/default_domain", NULL };
+
+		dup2(out[1], 1);
+		close(out[0]);
+		close(out[1]);
+		execve(argv[0], argv, NULL);
+		exit(-1);
 	}
-	return end_faults() && good && all;
+	close(out[1]);
+	said = fdopen(out[0], "r");
+	while (said && fgets(line, sizeof(line), said)) {
+		if (!strstr(line, label))
+			continue;
+		ksft_print_msg("the selftest says: %s", line);
+		good |= !!strstr(line, why);
+	}
+	fclose(said);
+	waitpid(pid, NULL, 0);
+	return good;
+}
+
+/* Is each device strict that should be lazy, and any other as told? */
+static bool is_strict_instead(void)
+{
+	bool good = true;
+	int i;
+
+	for (i = 0; i < device_count; i++)
+		good &= is_type(&devices[i], is_lazy(&devices[i]) ?
+						     "DMA" :
+						     devices[i].type);
+	return good;
+}
+
+/* With the driver bound and the disk read, DMA-FQ is refused, and it stays strict. */
+static bool is_refused_a_queue(void)
+{
+	bool good = start_readers() && invalidates_as("DMA");
+
+	good &= write_type("DMA-FQ") == -ENOMEM && is_type(subject, "DMA") &&
+		invalidates_as("DMA");
+	return reads_on() && good;
+}
+
+/* Give each device a queue that should have one: the subject as it is found, all others by sysfs. */
+static bool give_queues(void)
+{
+	bool good = remove_device() && find_device();
+	int i;
+
+	for (i = 0; i < device_count; i++)
+		if (is_lazy(&devices[i]) && &devices[i] != subject)
+			good &= enter(devices[i].name) &&
+				write_file("iommu_group/type", "DMA-FQ");
+	return good;
+}
+
+/* The kernel has booted with fail_iova_queue=, so that no group could have a queue. */
+static bool have_no_queues(void)
+{
+	bool good = is_strict_instead() && is_refused_a_queue();
+
+	good &= !is_lazy(subject) || selftest_says_why();
+	set_fault("fail_iova_queue", "probability", "0");
+	tell("groups", device_count);
+	return give_queues() && good;
 }
 
 /* Comes back only if it has failed. The next process 1 judges. */
@@ -1052,6 +1186,7 @@ static const struct {
 	{ "vfio", have_taken_by_vfio },
 	{ "faults", have_failed_at_random },
 	{ "nth", have_failed_each },
+	{ "queue", have_no_queues },
 	{ "kexec", have_next_kernel },
 };
 

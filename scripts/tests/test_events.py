@@ -76,6 +76,13 @@ def test_resets_are_drawn_and_repeat(tmp_path: Path) -> None:
     assert not booter.resets(_job("vtd-nopt", "cpu"))
 
 
+def test_no_queue_from_boot_on() -> None:
+    plain = job.Job(machine.read("vtd"), "patched", job.Way(policy.Setting("0"), ("a=1",)))
+    words = {events._event(each): each.way.words for each in events.happenings([plain], [])}
+    assert words.pop("queue") == ("a=1", "fail_iova_queue=1,100,0,-1")
+    assert set(words.values()) == {("a=1",)}
+
+
 def test_next_kernel_is_there(tmp_path: Path) -> None:
     (tmp_path / "initramfs.cpio").write_bytes(b"programs")
     image, initrd = tmp_path / "image", tmp_path / "initrd"

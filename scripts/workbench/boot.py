@@ -543,6 +543,8 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
     }
     if asked.attack:
         kernels = {name: kernel.attacked(each) for name, each in kernels.items()}
+    if asked.events:
+        kernels = {name: kernel.failing(each) for name, each in kernels.items()}
     more = _more(asked)
     seconds = loads.SECONDS_PER_BOOT if asked.loads else SECONDS_PER_BOOT
     seconds = events.SECONDS_PER_BOOT if asked.events else seconds

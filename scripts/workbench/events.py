@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Sequence
 
 from workbench import boots, guest, initramfs, machine, policy, progress, table, verdict
-from workbench.job import Job, expected_results
+from workbench.job import Job, Way, expected_results
 from workbench.job import told as told_of_boot
 from workbench.status import CannotTell
 
@@ -27,9 +27,11 @@ SECONDS_PER_ROUND = 2
 # How many rounds make one round of an event; 0: it has no more than one
 EVENTS = {
     **{"type": 1, "rebind": 4, "plug": 20, "cpu": 4, "suspend": 20},
-    **{"vfio": 8, "faults": 1, "nth": 0, "kexec": 0, "reset": 0},
+    **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
 _FRESH = ("kexec", "reset")  # the guest is judged as after every boot
+# The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
+_NO_QUEUE = "fail_iova_queue=1,100,0,-1"
 
 _RESETS = 10
 _RESET_WITHIN = (1, 230)  # lines on the console; process 1 begins after them
@@ -88,10 +90,16 @@ def happens(event: str, each: machine.Machine) -> bool:
     return event != "suspend" or each.arch.name == "x86_64"
 
 
+def _way(job: Job, event: str) -> Way:
+    """Return how a machine is booted to which this happens."""
+    words = (_NO_QUEUE,) if event == "queue" else ()
+    return replace(job.way, words=job.way.words + words)
+
+
 def happenings(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
     """Return a boot for each event on each of these. only: these events, unless empty."""
     found: list[Job] = [
-        Happening(job.machine, job.kernel, job.way, job.related, event)
+        Happening(job.machine, job.kernel, _way(job, event), job.related, event)
         for event in EVENTS
         if not only or event in only
         for job in jobs

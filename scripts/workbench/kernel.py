@@ -14,6 +14,7 @@ from workbench.status import CannotTell, must_be_one_of
 PROBES = paths.SCRIPTS / "probe"
 RELATED = paths.TOP / "related"
 ATTACK = PROBES / "attack"
+QUEUE = PROBES / "events/queue.patch"
 ALTERNATIVES = RELATED / "alternatives"
 SUITES_OF = ".kunit.patch"  # what a related patch adds to the suites
 SUITE = "drivers/iommu/iommu-kunit.c"
@@ -135,6 +136,13 @@ def attacked(kernel: Kernel) -> Kernel:
     name = f"{kernel.name}-attack"
     like = attacked(kernel.like) if kernel.like else kernel
     return replace(kernel, name=name, edits=edits, fragments=("attack",), like=like)
+
+
+def failing(kernel: Kernel) -> Kernel:
+    """The same, but the allocation of a flush queue can be made to fail."""
+    edits = patches.apply_all(kernel.base.stock, kernel.edits, [QUEUE])
+    like = failing(kernel.like) if kernel.like else None
+    return replace(kernel, name=f"{kernel.name}-failing", edits=edits, like=like)
 
 
 def kept(base: bases.Base, name: str) -> Kernel:
