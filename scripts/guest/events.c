@@ -33,7 +33,7 @@
  *  - afterwards each type is as told, each disk is read and holds what it should, and what is
  *    unmapped invalidates the IOTLB as often as the type says;
  *  - the kernel has logged no error, and is not tainted; but for what it says where
- *    allocations fail.
+ *    allocations fail. lockdep and RCU's checks, if they were built in, have found nothing.
  *
  * After kexec the next kernel's process 1 judges, and here nothing is printed.
  *
@@ -1162,7 +1162,8 @@ static bool have_next_kernel(void)
 		line[len - 1] = '\0'; /* in place of the newline */
 	/* nolibc's syscall() has its arguments in registers, which a call would spoil */
 	size = strlen(line) + 1;
-	if (!start_readers() || !kernel_is_clean())
+	if (!start_readers() || !kernel_is_clean() || !rcu_is_content() ||
+	    !lockdep_is_content())
 		return false;
 	if (syscall(__NR_kexec_file_load, kernel, initrd, size, line, 0)) {
 		ksft_perror("kexec_file_load");
@@ -1223,7 +1224,7 @@ static bool is_want_of_memory(const char *text)
  */
 static bool is_warned_of(const char *text)
 {
-	return strncmp(text, "WARNING: ", 9) ||
+	return is_no_splat(text) ||
 	       strstr(text, " at iommu_setup_default_domain+");
 }
 
@@ -1329,7 +1330,9 @@ int main(int argc, char *argv[])
 	let_readers_end();
 	ksft_test_result(good, "%s\n", event);
 	ksft_test_result(is_all_as_told(), "as before\n");
-	good = make_it_fail ? only_memory_was_wanted() : kernel_is_clean();
+	good = make_it_fail ? only_memory_was_wanted() :
+			      kernel_is_clean() && rcu_is_content();
+	good &= lockdep_is_content();
 	if (!good)
 		log_is_clean(LOG_WARNING); /* which says why */
 	ksft_test_result(good, "kernel log\n");

@@ -516,44 +516,6 @@ static void check_writes(void)
 	check_derived("--write");
 }
 
-/* Is lockdep still looking? -1 if it is not built in */
-static long lockdep(void)
-{
-	return read_number("/proc/lockdep_stats", "debug_locks");
-}
-
-/* lockdep says nothing more once it has found something, and puts it down here. */
-static bool lockdep_is_content(void)
-{
-	if (lockdep())
-		return true;
-	ksft_print_msg("lockdep has found something\n");
-	return false;
-}
-
-static bool is_no_splat(const char *text)
-{
-	return strncmp(text, "WARNING: ", 9);
-}
-
-/*
- * RCU's checks taint nothing, and print no error. They begin as every warning does. Only
- * with lockdep are there any.
- */
-static bool rcu_is_content(void)
-{
-	bool content;
-	long next = 0;
-	int fd;
-
-	if (lockdep() < 0)
-		return true;
-	fd = open_log();
-	content = log_goes_on(fd, &next, LOG_WARNING, is_no_splat);
-	close(fd);
-	return content;
-}
-
 static void check_kernel(void)
 {
 	bool clean;

@@ -54,8 +54,8 @@ iommu.strict=0 and iommu.strict=1.
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
   --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug 300, with
-                      --loads 600, with --events 600 and 2 more for each of --rounds, and 5
-                      more for each --replug
+                      --loads 600, with --events 600 and 2 more for each of --rounds (with both
+                      4 times as much), and 5 more for each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
@@ -155,7 +155,8 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
     pairs += [("random", other) for other in ("strict", "passthrough", "events")]
     for fragment in ("debug", "64k"):
-        pairs += [(fragment, other) for other in ("image", "attack", "loads", "events")]
+        pairs += [(fragment, other) for other in ("image", "attack", "loads")]
+    pairs += [("64k", "events")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
@@ -470,6 +471,7 @@ def _how(asked: Namespace, has_drivers: bool = True) -> How:
     limit = 600 if asked.loads else 300 if asked.debug else 60
     if asked.events:
         limit = 600 + events.SECONDS_PER_ROUND * (asked.rounds or events.ROUNDS)
+        limit *= events.DEBUG_TAKES if asked.debug else 1
     return How(
         timeout=asked.timeout or limit,
         replugs=asked.replug or (0 if asked.random else 1),

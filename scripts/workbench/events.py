@@ -23,6 +23,7 @@ CONFIG = ("events",)
 ROUNDS = 40
 SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC, with ROUNDS
 SECONDS_PER_ROUND = 2
+DEBUG_TAKES = 4  # times as long, with --debug
 
 # How many rounds make one round of an event; 0: it has no more than one
 EVENTS = {
