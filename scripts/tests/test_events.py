@@ -29,6 +29,7 @@ def test_where_each_happens() -> None:
     everywhere = set(events.EVENTS) - {"plug", "suspend"}
     assert set(_names("vtd-nopt")) == everywhere | {"suspend"}
     assert set(_names("vtd-nopt-external")) == set(events.EVENTS)
+    assert set(_names("vtd-nopt-hotplug")) == set(events.EVENTS)
     assert set(_names("smmuv3-probe")) == everywhere
 
 
@@ -46,7 +47,7 @@ def test_machines_that_cannot_be_judged(name: str) -> None:
 
 def test_what_it_happens_to() -> None:
     found = [events.subject(machine.read(name)).address for name in events.MACHINES]
-    assert found == ["0000:00:02.0", "0000:00:02.0", "0000:01:00.0"]
+    assert found == ["0000:01:00.0", "0000:00:02.0", "0000:01:00.0"]
 
 
 def test_what_is_told(tmp_path: Path) -> None:

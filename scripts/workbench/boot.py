@@ -36,7 +36,7 @@ iommu.strict=0 and iommu.strict=1.
                       types are written, drivers, devices and a CPU go and come back, the
                       machine suspends, is reset or starts another kernel, VFIO takes the disk,
                       and allocations fail; print how often, and judge types and disks then.
-                      Unless some are named, on vtd-nopt, vtd and vtd-nopt-external
+                      Unless some are named, on vtd-nopt-hotplug, vtd and vtd-nopt-external
   --event EVENT       only this one; may be given again
   --rounds TIMES      how often types are written, 40 unless given; other events in proportion
   --default DEFAULT   a kernel whose configuration asks for strict invalidation or for

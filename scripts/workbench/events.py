@@ -18,7 +18,7 @@ from workbench.job import Job, Way, expected_results
 from workbench.job import told as told_of_boot
 from workbench.status import CannotTell
 
-MACHINES = ("vtd-nopt", "vtd", "vtd-nopt-external")
+MACHINES = ("vtd-nopt-hotplug", "vtd", "vtd-nopt-external")
 CONFIG = ("events",)
 ROUNDS = 40
 SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC, with ROUNDS
