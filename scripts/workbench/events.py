@@ -30,7 +30,7 @@ EVENTS = {
     **{"type": 1, "rebind": 4, "plug": 20, "cpu": 4, "suspend": 20},
     **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
-_FRESH = ("kexec", "reset")  # the guest is judged as after every boot
+FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
 _NO_QUEUE = "fail_iova_queue=1,100,0,-1"
 
@@ -158,7 +158,7 @@ class Booter(boots.Booter):
 
     def expected(self, job: Job) -> list[verdict.Expected]:
         """Return what the guest has to report."""
-        if _event(job) in _FRESH:
+        if _event(job) in FRESH:
             return expected_results(job, self.how.has_drivers, self.how.replugs)
         return [verdict.Expected(name) for name in (_event(job), "as before", "kernel log")]
 
@@ -184,7 +184,7 @@ class Booter(boots.Booter):
 
     def check(self, result: boots.Result) -> None:
         """It reports types only as after a boot."""
-        if _event(result.job) in _FRESH:
+        if _event(result.job) in FRESH:
             super().check(result)
 
 
