@@ -142,9 +142,7 @@ class Booter(boots.Booter):
     def _told_of_event(self, job: Job) -> list[str]:
         """Return what the guest is told, see scripts/guest/events.c."""
         each = job.machine
-        count = "kernel" if each.count == ("kernel",) else "host"
         lines = ["events", f"event={_event(job)}", f"rounds={self._rounds(job)}"]
-        lines += [f"count={count}"]
         lines += [f"{device.address}={job.type_of(device)}" for device in each.devices]
         disks = [device.address for device in each.devices if device.is_disk]
         disks.sort(key=lambda address: address != subject(each).address)
