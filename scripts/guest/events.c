@@ -904,7 +904,7 @@ struct path {
 	const char *percent; /* of allocations that fail at random */
 	bool (*begin)(void);
 	int (*open)(void);
-	bool (*check)(const char *result, int error);
+	bool (*check)(const char *result, int error, int failed);
 	bool (*end)(void);
 	const char *word; /* that is written, or NULL for the device's name */
 	bool bound;
@@ -916,16 +916,19 @@ static bool begin_free(void)
 	return !write_type("DMA") && is_type(subject, "DMA");
 }
 
-/* It has been done, or not at all: what cannot be lazy for want of memory may be strict. */
-static bool check_written(const char *result, int error)
+/*
+ * It has been done, or not at all. Only where something has failed may it be strict that
+ * should be lazy.
+ */
+static bool check_written(const char *result, int error, int failed)
 {
 	char type[NAME_SIZE] = "none";
 
 	read_type(subject->name, type, sizeof(type));
-	if (!error && !strcmp(result, "DMA-FQ") && !strcmp(type, result))
+	if (!error && failed && !strcmp(result, "DMA-FQ") &&
+	    !strcmp(type, "DMA"))
 		return true;
-	return is_type(subject,
-		       error || !strcmp(result, "DMA-FQ") ? "DMA" : result);
+	return is_type(subject, error ? "DMA" : result);
 }
 
 static bool nothing(void)
@@ -943,7 +946,7 @@ static int open_bind(void)
 	return chdir(driver) ? -1 : open("bind", O_WRONLY);
 }
 
-static bool check_bind(const char *result, int error)
+static bool check_bind(const char *result, int error, int failed)
 {
 	return is_bound() == !error && is_type(subject, "DMA");
 }
@@ -960,11 +963,16 @@ static int open_rescan(void)
 
 static long without_group;
 
-/* It may not have been found, or have no group. Else it may be strict, and not lazier. */
-static bool check_rescan(const char *result, int error)
+/*
+ * Where something has failed, it may not have been found, or have no group, or be strict
+ * that should be lazy.
+ */
+static bool check_rescan(const char *result, int error, int failed)
 {
 	char type[NAME_SIZE] = "none";
 
+	if (!failed)
+		return is_type(subject, subject->type);
 	if (!enter(subject->name))
 		return true;
 	if (!read_type(subject->name, type, sizeof(type))) {
@@ -1017,7 +1025,7 @@ static int try_path(const struct path *path, int nth)
 	if (!failed && error != error_of(result))
 		ksft_print_msg("%s: error %d, and nothing has failed\n",
 			       path->name, error);
-	else if (path->check(result, error) && path->end())
+	else if (path->check(result, error, failed) && path->end())
 		return failed;
 	ksft_print_msg("%s: not as it should be, with error %d\n", path->name,
 		       error);
