@@ -1266,21 +1266,28 @@ static bool happens(void)
 	ksft_exit_fail_msg("event %s is none of ours\n", event);
 }
 
+/* Does @text name the error -ENOMEM, as in "error -12", and not as in "error -120"? */
+static bool names_enomem(const char *text)
+{
+	const char *number = strstr(text, " -12");
+
+	return number && (number[4] < '0' || number[4] > '9');
+}
+
 /* What the kernel says, as an error, of an allocation that has failed */
 static bool is_want_of_memory(const char *text)
 {
 	static const char *const parts[] = {
-		"error -12", /* -ENOMEM */
+		"error -12",
 		"error: -12",
 		"Failed to add to iommu group ",
-		"kobject: can not set name properly!",
 	};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(parts); i++)
-		if (strstr(text, parts[i]))
+		if (strstr(text, parts[i]) && names_enomem(text))
 			return true;
-	return false;
+	return strstr(text, "kobject: can not set name properly!");
 }
 
 /*
