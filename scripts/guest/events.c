@@ -6,7 +6,8 @@
  *   event=EVENT     what happens, see below
  *   rounds=N        how often
  *   DEVICE=TYPE     what the type of the default domain of each device's group has to be
- *   disk=DEVICE     this is a disk; the first one is what the event happens to
+ *   disk=DEVICE     this is a disk; the event happens to the first one. If that is not
+ *                   there, the host is asked to plug it in
  *   write FROM WORD RESULT DRIVER
  *                   what comes of WORD when it is written to that one's type, which is
  *                   FROM: a type or an error. DRIVER: "bound" or "free"
@@ -1393,6 +1394,10 @@ int main(int argc, char *argv[])
 			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (progress == MAP_FAILED)
 		ksft_exit_fail_perror("mmap");
+	if (!enter(subject->name))
+		ask_host("plug 1");
+	if (!wait_for_disk())
+		ksft_exit_fail_msg("%s is missing\n", subject->name);
 	find_driver();
 	if (is_kexec)
 		good = happens(); /* and comes back only if it has failed */
