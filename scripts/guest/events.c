@@ -49,7 +49,7 @@
 #include "log.h"
 
 #define PCI "/sys/bus/pci/"
-#define SLOT PCI "slots/1/power" /* the machines have one slot, and it is 1 */
+#define SLOT PCI "slots/1/power" /* of what is plugged in first, see init.c */
 #define NAME_SIZE \
 	64 /* bytes: of a device's name, a path's last part and the like */
 #define PATH_SIZE 256
@@ -59,8 +59,13 @@
 #define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
 #define QUEUED 256 /* unmaps until there surely are entries in a queue */
 #define WINDOW 8192 /* unmaps that are counted */
-#define LAZY_USES 16 /* lazy is less than one invalidation for so many */
-#define TRIES 5 /* to be lazy: on a slow host a timer often flushes */
+/*
+ * Lazy is less than one invalidation for so many unmaps. Strict is one for each. A queue is
+ * flushed each 256 unmaps or 10 ms: that is one for 16 where a host is so slow that it makes
+ * no more in this time, which the best of TRIES has to be clear of.
+ */
+#define LAZY_USES 16
+#define TRIES 5
 #define WAIT_SECONDS 20 /* for what comes or goes */
 #define IOVA 0x100000ULL /* where vfio and iommufd map */
 #define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
@@ -259,8 +264,8 @@ static bool stop_readers(void)
 	return good;
 }
 
-/* They end, since their disk has gone. */
-static void let_readers_end(void)
+/* Their disk goes: it does not matter whether they could read on until now. */
+static void kill_readers(void)
 {
 	stop_readers();
 }
@@ -493,7 +498,7 @@ static bool have_types_written(void)
 		good &= start_readers();
 		good &= write_under_load(i < 2 || i == rounds - 1);
 		good &= unbind();
-		let_readers_end();
+		kill_readers();
 		good &= all_write_well(words, false);
 		good &= is_type(subject, subject->type);
 		if (i < rounds - 1)
@@ -512,11 +517,11 @@ static bool have_rebound(void)
 
 	for (i = 0; good && i < rounds; i++) {
 		good &= start_readers() && (is_left_out("rebind") || unbind());
-		let_readers_end();
+		kill_readers();
 		good &= !is_bound() && is_type(subject, subject->type) &&
 			bind();
 		good &= start_readers() && remove_device();
-		let_readers_end();
+		kill_readers();
 		good &= find_device() && is_type(subject, subject->type);
 	}
 	tell("unbound", i);
@@ -533,7 +538,7 @@ static bool have_plugged(void)
 		good &= start_readers() &&
 			(is_left_out("plug") || write_file(SLOT, "0")) &&
 			wait_until_gone();
-		let_readers_end();
+		kill_readers();
 		if (!good)
 			break; /* QEMU would refuse to have it a second time */
 		ask_host("unplug 1");
@@ -740,7 +745,7 @@ static bool have_taken_by_vfio(void)
 
 	for (i = 0; good && i < rounds; i++) {
 		good &= start_readers() && unbind();
-		let_readers_end();
+		kill_readers();
 		good &= is_left_out("vfio") || give_to("vfio-pci");
 		good &= writes_well("auto", false) &&
 			use_container(page) &&
@@ -1405,7 +1410,7 @@ int main(int argc, char *argv[])
 	ksft_set_plan(3);
 	if (!is_kexec)
 		good = happens();
-	let_readers_end();
+	kill_readers();
 	ksft_test_result(good, "%s\n", event);
 	ksft_test_result(is_all_as_told(), "as before\n");
 	good = make_it_fail ? only_memory_was_wanted() :
