@@ -39,10 +39,42 @@ def test_an_event_that_happens_nowhere() -> None:
         events.happenings([plain], ["plug"])
 
 
-@pytest.mark.parametrize("name", ["riscv-iommu-probe", "virtio-iommu", "none"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("riscv-iommu-probe", "virtio-iommu", "none", "zpci", "vtd-late", "vtd-nopt-late"),
+        *("vtd-nopt-cm", "amdvi-external"),
+    ],
+)
 def test_machines_that_cannot_be_judged(name: str) -> None:
-    with pytest.raises(CannotTell, match=f"'{name}'"):
-        events.check(machine.read(name))
+    with pytest.raises(CannotTell, match=f"^machine '{name}'"):
+        events.able([machine.read(name)], True)
+
+
+def test_machines_that_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    every = list(machine.read_all().values())
+    arm64 = [each for each in every if each.arch.name == "arm64"]
+    found = [each.name for each in events.able(arm64, False)]
+    assert found == ["smmuv3", "smmuv3-late", "smmuv3-mixed", "smmuv3-probe"]
+    assert "virtio-iommu-arm64 is left out: " in capsys.readouterr().err
+    with pytest.raises(CannotTell, match="^machine 'virtio-iommu-arm64'"):
+        events.able(arm64, True)
+    with pytest.raises(CannotTell, match="^--arch 's390': .* for x86_64 and arm64"):
+        events.able([each for each in every if each.arch.name == "s390"], False)
+
+
+@pytest.mark.parametrize("only", [["kexec"], ["reset"], ["nth"], ["queue", "reset"]])
+def test_rounds_of_what_has_none(only: list[str]) -> None:
+    events.check_only(only + ["cpu"], 3, None)
+    with pytest.raises(CannotTell, match="^--rounds '3': "):
+        events.check_only(only, 3, None)
+
+
+def test_replug_of_what_ignores_it() -> None:
+    events.check_only(["kexec", "reset"], None, 3)
+    for only in ("", "cpu", "kexec plug"):
+        with pytest.raises(CannotTell, match="^--replug '3': "):
+            events.check_only(only.split(), None, 3)
 
 
 def test_what_it_happens_to() -> None:

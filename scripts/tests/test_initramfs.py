@@ -176,11 +176,16 @@ def test_what_a_guest_boots_with_is_made_again_if_it_must(
 
 @pytest.mark.parametrize(
     "header, programs",
-    [("map_benchmark.h", {"bench", "loads", "events"}), ("edu.h", {"attack"})],
+    [
+        ("map_benchmark.h", {"bench", "loads"}),
+        ("iommufd.h", {"events"}),
+        ("edu.h", {"attack"}),
+    ],
 )
 def test_programs_need_headers(tmp_path: Path, header: str, programs: set[str]) -> None:
     """What a kernel's headers lack, nothing is compiled for."""
     paths.write(tmp_path / "linux" / header, b"")
+    paths.write(tmp_path / initramfs.EVENTS_NEED, b"")
     sources = initramfs.Sources(tmp_path, [tmp_path])
     always = {"init", "default_domain"}
     assert initramfs.programs_of(sources).keys() == always | programs

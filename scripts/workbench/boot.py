@@ -153,7 +153,7 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("default", other) for other in ("odd", "image", "attack", "loads", "events")]
     pairs += [("random", other) for other in ("all", "odd", "attack", "loads", "image")]
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
-    pairs += [("random", other) for other in ("strict", "passthrough", "events")]
+    pairs += [("random", other) for other in ("strict", "passthrough", "events", "replug")]
     for fragment in ("debug", "64k"):
         pairs += [(fragment, other) for other in ("image", "attack", "loads")]
     pairs += [("64k", "events")]
@@ -166,8 +166,8 @@ def _refuse_together(asked: Namespace) -> None:
         raise CannotTell(f"machine '{asked.machines[0]}': --random draws its own, name none")
     if (asked.only or asked.rounds) and not asked.events:
         raise CannotTell("--event and --rounds are for --events")
-    if asked.events and asked.base == "lts":
-        raise CannotTell("--events goes with mainline or its like")
+    if asked.events:
+        events.check_only(asked.only, asked.rounds, asked.replug)
     if asked.alternative is not None:
         must_be_one_of("--alternative", asked.alternative, kernel.alternatives())
     if asked.image is not None and asked.base != "mainline":
@@ -219,8 +219,7 @@ def choose(asked: Namespace) -> list[Machine]:
             loads.check(each, loads.read())
         chosen = [loads.equipped(each) for each in chosen]
     if asked.events:
-        for each in chosen:
-            events.check(each)
+        chosen = events.able(chosen, bool(named))
     if asked.alternative is not None:
         chosen = _only(_has_vtd, chosen, named, "--alternative is for those of VT-d")
     if asked.default == policy.OPT_IN:
@@ -517,6 +516,13 @@ def _more(asked: Namespace) -> tuple[str, ...]:
     return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 
 
+def _check_needs(option: str, base: bases.Base, needs: Sequence[str]) -> None:
+    """Raise CannotTell unless a base has the files that an option needs."""
+    for path in needs:
+        if not (base.stock / path).exists():
+            raise CannotTell(f"{option}: {base.version} lacks {path}")
+
+
 def _prepare(asked: Namespace, base: bases.Base, plan: Plan) -> list[Machine]:
     """Have what booting takes but for the kernels; return the machines that a base can do."""
     chosen = list(plan.chosen)
@@ -526,8 +532,8 @@ def _prepare(asked: Namespace, base: bases.Base, plan: Plan) -> list[Machine]:
     setup.prepare_machines(base, chosen, *packages.BUILD)
     for each in {(each.arch, each.emulator, each.count): each for each in chosen}.values():
         emulator.check_events(each)
-    if asked.loads and not (base.stock / loads.NEEDS).exists():
-        raise CannotTell(f"--loads: {base.version} lacks {loads.NEEDS}")
+    _check_needs("--loads", base, [loads.NEEDS] if asked.loads else [])
+    _check_needs("--events", base, events.NEEDS if asked.events else [])
     return chosen
 
 

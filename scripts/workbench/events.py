@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/boot --events: what happens in a machine's life, where, and the table of it.
+"""scripts/boot --events: which event happens on which machine, and the table of them.
 
-What is done, and judged, is in scripts/guest/events.c. After two of the events, "kexec" and
+scripts/guest/events.c makes the event happen and judges it. After two of them, "kexec" and
 "reset", the guest is judged as after every boot.
 """
 
@@ -19,7 +19,10 @@ from workbench.job import told as told_of_boot
 from workbench.status import CannotTell
 
 MACHINES = ("vtd-nopt-hotplug", "vtd", "vtd-nopt-external")
+ARCHS = ("x86_64", "arm64")  # whose kernels config/events.config is for
 CONFIG = ("events",)
+# What scripts/guest/events.c needs of a kernel's source
+NEEDS = ("include/uapi/linux/iommufd.h", initramfs.EVENTS_NEED)
 ROUNDS = 40
 SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC, with ROUNDS
 SECONDS_PER_ROUND = 2
@@ -64,12 +67,54 @@ class Happening(Job):
         return self.machine.name, self.kernel, self.way.setting.strict
 
 
-def check(each: machine.Machine) -> None:
-    """Raise CannotTell unless events can be judged on a machine."""
+def lacks(each: machine.Machine) -> str:
+    """Return what a machine lacks for events to be judged there, "" if nothing."""
+    if each.arch.name not in ARCHS:
+        return f"--events is for {' and '.join(ARCHS)}"
     if not each.count or not any(device.kind == "virtio-blk" for device in each.devices):
+        return "for --events it must have a virtio-blk disk, and QEMU count its invalidations"
+    if each.strict:  # as in caching mode: what is lazy there invalidates as often
+        return "for --events its maps must not invalidate, too"
+    if len(each.plugs) > 1:
+        return "for --events it must have one 'plug' at most"
+    if subject(each).policy.late:
+        return "for --events its disk must not join a group that has its domain"
+    return ""
+
+
+def able(chosen: Sequence[machine.Machine], named: bool) -> list[machine.Machine]:
+    """Return the machines on which events can be judged.
+
+    CannotTell if another one is named, or if there is none.
+    """
+    found = []
+    for each in chosen:
+        why = lacks(each)
+        if not why:
+            found.append(each)
+        elif named:
+            raise CannotTell(f"machine '{each.name}': {why}")
+    if not found:
+        raise CannotTell(f"--arch '{chosen[0].arch.name}': {lacks(chosen[0])}")
+    for each in chosen:
+        if each not in found:
+            progress.say(f"boot: {each.name} is left out: {lacks(each)}")
+    return found
+
+
+def check_only(only: Sequence[str], rounds: int | None, replug: int | None) -> None:
+    """Raise CannotTell unless --rounds and --replug matter for these events.
+
+    only: those that are asked for, or none for all of them.
+    """
+    events = only or list(EVENTS)
+    if rounds is not None and not any(EVENTS[event] for event in events):
+        raise CannotTell(f"--rounds '{rounds}': --event {' '.join(events)} has no rounds")
+    ignoring = [event for event in events if event not in FRESH]
+    if replug is not None and ignoring:
         raise CannotTell(
-            f"machine '{each.name}': for --events it must have a virtio-blk disk, and its "
-            "invalidations be counted"
+            f"--replug '{replug}': --event {ignoring[0]} ignores it, only "
+            f"{' and '.join(FRESH)} do not"
         )
 
 
@@ -81,11 +126,7 @@ def subject(each: machine.Machine) -> machine.Device:
 
 
 def happens(event: str, each: machine.Machine) -> bool:
-    """Return whether an event can happen on a machine.
-
-    QEMU has no suspend to RAM but on x86_64, and kexec is for those architectures that load
-    the kernel by a file.
-    """
+    """Return whether an event can happen on a machine: QEMU suspends x86_64 only."""
     if event == "plug":
         return bool(each.plugs)
     return event != "suspend" or each.arch.name == "x86_64"

@@ -19,6 +19,7 @@ JUDGE = paths.TOP / "tools/testing/selftests/iommu/default_domain.c"
 
 OPT_IN = "opt-in.aml"  # the table with which the firmware asks for VT-d to be used
 UPGRADE = "kernel/firmware/acpi/dmar.aml"  # where in an initramfs the kernel looks for it
+EVENTS_NEED = "tools/include/nolibc/dirent.h"  # which 6.12 does not have
 
 _RECORDS = 65536
 _FLAGS = (
@@ -58,6 +59,8 @@ def programs_of(sources: Sources) -> dict[str, Path]:
     if any((path / "linux/map_benchmark.h").exists() for path in sources.headers):
         programs["bench"] = GUEST / "bench.c"
         programs["loads"] = GUEST / "loads.c"
+    has_iommufd = any((path / "linux/iommufd.h").exists() for path in sources.headers)
+    if has_iommufd and (sources.tree / EVENTS_NEED).exists():
         programs["events"] = GUEST / "events.c"
     # Only kernels that are made for it have what attacks
     if any((path / "linux/edu.h").exists() for path in sources.headers):
