@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What happens in a machine's life, and whether types and disks are as before: for
- * scripts/boot --events. Is told, a line each:
+ * One event happens to the machine, and types and disks have to be as before: for
+ * scripts/boot --events. The arguments are:
  *
- *   event=EVENT     what happens, see below
- *   rounds=N        how often
- *   DEVICE=TYPE     what the type of the default domain of each device's group has to be
+ *   event=EVENT     which event, see below
+ *   rounds=N        how often it happens
+ *   DEVICE=TYPE     the type that the default domain of the device's group has to have
  *   disk=DEVICE     this is a disk; the event happens to the first one. If that is not
  *                   there, the host is asked to plug it in
  *   write FROM WORD RESULT DRIVER
- *                   what comes of WORD when it is written to that one's type, which is
- *                   FROM: a type or an error. DRIVER: "bound" or "free"
+ *                   if that disk's type is FROM, and WORD is written to it, the result is
+ *                   RESULT, a type or an error. DRIVER: "bound" or "free"
  *
- * Meanwhile the disk is read by several processes as fast as it goes ("under load"), so
- * whatever happens finds entries in the flush queue, if there is one. EVENT is one of:
+ * Several processes read the disk as fast as they can ("under load"). So there are entries
+ * in the flush queue, if there is one, when the event happens. EVENT is one of:
  *
- *   type      types are written under load, with the driver bound and without it
+ *   type      types are written under load with the driver bound, and then without it
  *   rebind    the driver is unbound and bound, and the device is removed and found again
  *   plug      the device is unplugged and plugged in
  *   cpu       the CPU on which the disk is read goes offline and comes back
@@ -23,21 +23,22 @@
  *   vfio      vfio-pci takes the device, maps by a container and by iommufd, and gives it back
  *   faults    allocations of the IOMMU's core, and of what it calls, fail at random while
  *             types are written, the driver is bound and the device is found
- *   nth       the same, and the n-th allocation fails, for each n until none does
- *   queue     no flush queue could be allocated since boot, then they can
- *   kexec     the next kernel, the file /kernel, starts with the file /initrd
+ *   nth       the same, but the n-th allocation fails, for each n until none does
+ *   queue     no flush queue can be allocated from boot on; later they can
+ *   kexec     the kernel in the file /kernel starts, with the initramfs in /initrd
  *
  * What is judged:
  *
- *  - the event itself: see at each;
- *  - afterwards each type is as told, each disk is read and holds what it should, and what is
- *    unmapped invalidates the IOTLB as often as the type says;
- *  - the kernel has logged no error, and is not tainted; but for what it says where
- *    allocations fail. lockdep and RCU's checks, if they were built in, have found nothing.
+ *  - the event itself: see its function;
+ *  - each read of the event's readers, and afterwards each disk, gives what the disk holds;
+ *  - afterwards each type is as told, and each disk's unmaps invalidate the IOTLB as often as
+ *    its type says;
+ *  - the kernel has logged no error, and is not tainted. Where allocations fail it may say
+ *    that. lockdep and RCU's checks, if they were built in, have found nothing.
  *
- * After kexec the next kernel's process 1 judges, and here nothing is printed.
+ * After kexec process 1 of the next kernel judges, and this program prints nothing.
  *
- * Prints KTAP, and "# event WHAT NUMBER" for the table.
+ * It prints KTAP, and "# event WHAT NUMBER" for the table.
  */
 #include <linux/iommufd.h>
 #include <linux/kexec.h>
@@ -72,7 +73,7 @@
 #define NTHS 4096 /* more allocations than any path has */
 #define TRIES_TO_FAIL 200 /* at random: by then something has failed */
 
-/* A device of the machine, and what the type of its default domain has to be */
+/* A device of the machine, and the type that its default domain has to have */
 struct device {
 	const char *expectation; /* DEVICE=TYPE */
 	const char *type;
@@ -80,7 +81,7 @@ struct device {
 	bool is_disk;
 };
 
-/* What comes of a word that is written to the type of the device */
+/* The result of a word that is written to the type of the device */
 struct write {
 	const char *from;
 	const char *word;
@@ -108,8 +109,8 @@ static pid_t readers[READERS];
 static bool is_read; /* the readers have been started, and not stopped */
 
 /*
- * Is what @which is about left out? It is with events.spoil on the kernel's command line:
- * then the event has to fail, by which it is seen that it can.
+ * Is the act of the event @which left out? With events.spoil on the kernel's command line
+ * it is, and the event has to fail. So one sees that it can.
  */
 static bool is_left_out(const char *which)
 {
@@ -195,7 +196,7 @@ static void read_for_ever(const char *disk, int reader)
 	exit(1);
 }
 
-/* How many unmaps have the readers made until now, at least? */
+/* At least so many unmaps have the readers made until now. */
 static long uses(void)
 {
 	long reads = 0;
@@ -270,7 +271,7 @@ static void kill_readers(void)
 	stop_readers();
 }
 
-/* Read on, and stop; the same readers have to be there. */
+/* The readers still read; then end them. */
 static bool reads_on(void)
 {
 	bool good = wait_for_uses(QUEUED);
@@ -282,8 +283,8 @@ static bool reads_on(void)
 }
 
 /*
- * Under load: does what is unmapped invalidate the IOTLB as often as this @type says? What
- * is being unmapped as the count begins may be missing from it.
+ * Under load: do unmaps invalidate the IOTLB as often as @type says? Those that are under way
+ * when the count begins may not be counted.
  */
 static bool invalidates_as(const char *type)
 {
@@ -380,7 +381,7 @@ static bool find_device(void)
 	return write_file(PCI "rescan", "1") && wait_for_disk();
 }
 
-/* The error, negative, of which policy.py has the name; 0 if it is a type's */
+/* The negative error with this name of policy.py's; 0 if it is the name of a type */
 static int error_of(const char *name)
 {
 	static const struct {
@@ -397,7 +398,7 @@ static int error_of(const char *name)
 	return 0;
 }
 
-/* What has to come of @word that is written now, a type or an error */
+/* The result that @word has to have if it is written now: a type or an error */
 static const char *result_of(const char *word, bool bound)
 {
 	char from[NAME_SIZE] = "none";
@@ -408,7 +409,7 @@ static const char *result_of(const char *word, bool bound)
 		if (writes[i].bound == bound && !strcmp(writes[i].from, from) &&
 		    !strcmp(writes[i].word, word))
 			return writes[i].result;
-	ksft_exit_fail_msg("not told what %s does where the type is %s\n", word,
+	ksft_exit_fail_msg("no result of %s is given for the type %s\n", word,
 			   from);
 }
 
@@ -434,7 +435,7 @@ static int write_type(const char *word)
 	return error;
 }
 
-/* Write @word; does there come of it what should? An error leaves the type as it was. */
+/* Write @word; is the result right? An error leaves the type as it was. */
 static bool writes_well(const char *word, bool bound)
 {
 	const char *result = result_of(word, bound);
@@ -483,9 +484,8 @@ static bool write_under_load(bool is_counted)
 }
 
 /*
- * Each round begins with the type that the last one has left: DMA, but for the first. The
- * type that "auto" gives is that of the boot, for which there is a row as well. The driver
- * is unbound while the disk is read.
+ * The first round begins with the type of the boot, each other one with DMA. "auto" gives
+ * the type of the boot. The driver is unbound while the disk is read.
  */
 static bool have_types_written(void)
 {
@@ -562,7 +562,7 @@ static bool run_on_cpu1(void)
 	return true;
 }
 
-/* The readers go to the other CPU; what they have queued stays, until it is flushed. */
+/* The readers move to the other CPU; their entries stay in the queue of this one. */
 static bool have_cpu_offline(void)
 {
 	const char *online = "/sys/devices/system/cpu/cpu1/online";
@@ -595,7 +595,7 @@ static bool have_suspended(void)
 		good &= is_type(subject, subject->type);
 	}
 	tell("suspended", i);
-	/* The kernel's own count */
+	/* The kernel counts, too. */
 	return good &&
 	       read_number("/sys/power/suspend_stats/success", "") == rounds;
 }
@@ -620,7 +620,7 @@ static bool read_link(const char *name, char path[PATH_SIZE], const char **last)
 	return true;
 }
 
-/* Types cannot be written meanwhile. */
+/* The type cannot be written while VFIO owns the group. */
 static bool is_owned(void)
 {
 	return writes_well("auto", true) && writes_well("DMA", true);
@@ -735,7 +735,7 @@ static bool use_iommufd(void *page)
 	return good;
 }
 
-/* Before it is opened, and after, types can be written though vfio-pci is bound. */
+/* vfio-pci owns the group only while it is open: before and after, types can be written. */
 static bool have_taken_by_vfio(void)
 {
 	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
@@ -747,8 +747,7 @@ static bool have_taken_by_vfio(void)
 		good &= start_readers() && unbind();
 		kill_readers();
 		good &= is_left_out("vfio") || give_to("vfio-pci");
-		good &= writes_well("auto", false) &&
-			use_container(page) &&
+		good &= writes_well("auto", false) && use_container(page) &&
 			is_type(subject, subject->type) && use_iommufd(page) &&
 			writes_well("auto", false);
 		good &= unbind() && give_to("\n") && wait_for_disk();
@@ -902,8 +901,8 @@ static int write_with_faults(int fd, const char *text, int nth, int *error)
 }
 
 /*
- * A path on which allocations fail: how to get to where it begins, and back, with nothing
- * failing; and what has to be true after each try.
+ * A path on which allocations fail. Nothing fails while begin() goes to its start, and end()
+ * back. check() says whether the state after a try is right.
  */
 struct path {
 	const char *name;
@@ -1010,8 +1009,8 @@ static const struct path paths[] = {
 };
 
 /*
- * Go along @path once, the @nth allocation failing, or some at random if that is 0. Returns
- * how many have failed, -1 if it is not as it should be.
+ * Go along @path once. The @nth allocation fails, or some at random if that is 0. Returns how
+ * many have failed, or -1 if the state is not right then.
  */
 static int try_path(const struct path *path, int nth)
 {
@@ -1107,7 +1106,7 @@ static bool have_paths_fail(bool (*fail)(const struct path *path))
 			continue;
 		good &= fail(&paths[i]);
 		if (!good)
-			ksft_print_msg("%s: nothing has failed, or all is not well\n",
+			ksft_print_msg("%s: nothing fails, or see above\n",
 				       paths[i].name);
 	}
 	return end_faults() && good;
@@ -1121,6 +1120,17 @@ static bool have_failed_at_random(void)
 static bool have_failed_each(void)
 {
 	return have_paths_fail(fail_each);
+}
+
+/* Run the selftest; what it prints goes to @out. */
+static void run_selftest(int out)
+{
+	char *argv[2] = {};
+
+	argv[0] = "/default_domain";
+	dup2(out, 1);
+	execve(argv[0], argv, NULL);
+	exit(-1);
 }
 
 /* Does the selftest say that the group of the device may have no queue? */
@@ -1138,15 +1148,8 @@ static bool selftest_says_why(void)
 		return false;
 	snprintf(label, sizeof(label), " group %s type ", number);
 	pid = fork();
-	if (!pid) {
-		char *argv[] = { "/default_domain", NULL };
-
-		dup2(out[1], 1);
-		close(out[0]);
-		close(out[1]);
-		execve(argv[0], argv, NULL);
-		exit(-1);
-	}
+	if (!pid)
+		run_selftest(out[1]);
 	close(out[1]);
 	said = fdopen(out[0], "r");
 	while (said && fgets(line, sizeof(line), said)) {
@@ -1167,9 +1170,8 @@ static bool is_strict_instead(void)
 	int i;
 
 	for (i = 0; i < device_count; i++)
-		good &= is_type(&devices[i], is_lazy(&devices[i]) ?
-						     "DMA" :
-						     devices[i].type);
+		good &= is_type(&devices[i],
+				is_lazy(&devices[i]) ? "DMA" : devices[i].type);
 	return good;
 }
 
@@ -1183,7 +1185,7 @@ static bool is_refused_a_queue(void)
 	return reads_on() && good;
 }
 
-/* Give each device a queue that should have one: the subject as it is found, all others by sysfs. */
+/* Each device that should have a queue gets one: the subject when it is found, others by sysfs. */
 static bool give_queues(void)
 {
 	bool good = remove_device() && find_device();
@@ -1224,7 +1226,7 @@ static const char *read_cmdline(void)
 	return line;
 }
 
-/* Comes back only if it has failed. The next process 1 judges. */
+/* It returns only if it has failed. The next kernel's process 1 judges. */
 static bool have_next_kernel(void)
 {
 	int kernel = open("/kernel", O_RDONLY),
@@ -1280,8 +1282,8 @@ static bool names_enomem(const char *text)
 	return number && (number[4] < '0' || number[4] > '9');
 }
 
-/* What the kernel says, as an error, of an allocation that has failed */
-static bool is_want_of_memory(const char *text)
+/* Is it an error that the kernel logs when an allocation has failed? */
+static bool says_no_memory(const char *text)
 {
 	static const char *const parts[] = {
 		"error -12",
@@ -1298,7 +1300,7 @@ static bool is_want_of_memory(const char *text)
 
 /*
  * The core warns if the first domain of a group cannot be attached, which a driver must not
- * refuse. VT-d's does for want of memory, with and without the series.
+ * refuse. VT-d's refuses if it has no memory, with and without the series.
  */
 static bool is_warned_of(const char *text)
 {
@@ -1306,12 +1308,12 @@ static bool is_warned_of(const char *text)
 	       strstr(text, " at iommu_setup_default_domain+");
 }
 
-/* Has the kernel said no more than what comes of allocations that have failed? */
-static bool only_memory_was_wanted(void)
+/* Has the kernel said no more than that allocations have failed? */
+static bool only_memory_was_short(void)
 {
 	int fd = open_log();
 	long next = 0;
-	bool clean = log_goes_on(fd, &next, LOG_ERR, is_want_of_memory);
+	bool clean = log_goes_on(fd, &next, LOG_ERR, says_no_memory);
 
 	lseek(fd, 0, SEEK_SET);
 	next = 0;
@@ -1392,7 +1394,7 @@ int main(int argc, char *argv[])
 		read_argument(argv[i]);
 	is_spoiled = strstr(read_cmdline(), " events.spoil");
 	if (!event || !subject || !rounds)
-		ksft_exit_fail_msg("not told what happens, and to what\n");
+		ksft_exit_fail_msg("event, rounds or disk is missing\n");
 	is_kexec = !strcmp(event, "kexec");
 	quiet_console(LOG_ERR);
 	progress = mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE,
@@ -1405,7 +1407,7 @@ int main(int argc, char *argv[])
 		ksft_exit_fail_msg("%s is missing\n", subject->name);
 	find_driver();
 	if (is_kexec)
-		good = happens(); /* and comes back only if it has failed */
+		good = happens(); /* which returns only if it has failed */
 	ksft_print_header();
 	ksft_set_plan(3);
 	if (!is_kexec)
@@ -1413,7 +1415,7 @@ int main(int argc, char *argv[])
 	kill_readers();
 	ksft_test_result(good, "%s\n", event);
 	ksft_test_result(is_all_as_told(), "as before\n");
-	good = make_it_fail ? only_memory_was_wanted() :
+	good = make_it_fail ? only_memory_was_short() :
 			      kernel_is_clean() && rcu_is_content();
 	good &= lockdep_is_content();
 	if (!good)

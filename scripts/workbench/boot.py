@@ -32,10 +32,10 @@ iommu.strict=0 and iommu.strict=1.
   --random N          N machines that are drawn, with parameters that are drawn, too; from
                       --seed, or the system's. What is right follows from each machine
   --seed SEED         the first machine's, a number; the second has SEED + 1, and so on
-  --events            have something happen under load instead, each event in a boot of its own:
-                      types are written, drivers, devices and a CPU go and come back, the
-                      machine suspends, is reset or starts another kernel, VFIO takes the disk,
-                      and allocations fail; print how often, and judge types and disks then.
+  --events            one event in each boot instead, while the disk is read: types are written;
+                      a driver, a device or a CPU goes and comes back; the machine suspends, is
+                      reset or starts another kernel; VFIO takes the disk; allocations fail.
+                      Then types and disks are judged. Print how often each event happened.
                       Unless some are named, on vtd-nopt-hotplug, vtd and vtd-nopt-external
   --event EVENT       only this one; may be given again
   --rounds TIMES      how often types are written, 40 unless given; other events in proportion

@@ -5,7 +5,7 @@ Usage: scripts/test [--full] [--list] [PART ...]
 Run the checks of this project: the workbench's own tests, that each series applies to each
 base, alone and with the other, and survives as commits and mails, static checks, the x86_64
 machines under every setting, others that are drawn, kernels with another default, a device
-that attacks, what happens in a machine's life, KUnit on x86_64 and on User Mode Linux, a
+that attacks, events, KUnit on x86_64 and on User Mode Linux, a
 short benchmark, that the harness can fail and that KUnit can: see scripts/mutate. Installs
 and builds what is missing first.
 
@@ -631,7 +631,7 @@ _EVENTS = ("--events", "vtd-nopt-hotplug", "--kernel", "patched", "--strict", "0
 
 
 def events_short(run: Run) -> None:
-    """what happens in a machine's life, a few times"""
+    """every event, a few times"""
     _boot(run, *_EVENTS, "vtd-nopt-external", "--rounds", "20")
 
 
@@ -646,7 +646,7 @@ def events_fail(run: Run) -> None:
 
 
 def events_left_out(run: Run) -> None:
-    """every event fails whose act is left out"""
+    """every event fails if its act is left out"""
     words = [*_EVENTS, "--rounds", "4", "--append", "events.spoil"]
     by_guest = [event for event in events.EVENTS if event != "reset"]
     for event in by_guest:
@@ -661,13 +661,13 @@ def events_left_out(run: Run) -> None:
 
 
 def events_long(run: Run) -> None:
-    """what happens in a machine's life, often, and on all three machines"""
+    """every event, often, and on all three machines"""
     _boot(run, "--events", "vtd-nopt-hotplug", "--kernel", "patched", "--rounds", "1000")
     _boot(run, "--events")
 
 
 def events_arm64(run: Run) -> None:
-    """the same on arm64"""
+    """every event, on arm64"""
     _boot(run, "--events", "smmuv3-probe")
 
 
@@ -927,11 +927,11 @@ PARTS: Mapping[str, Part] = {
         "1000 drawn machines, and what a few find", (random_mutants, random_many), True
     ),
     "events": Part(
-        "what happens in a machine's life, and that this can fail",
+        "every event, a few times, and that each can fail",
         (events_short, events_fail, events_left_out),
     ),
     "events-long": Part(
-        "what happens in a machine's life, often, and on arm64",
+        "every event, often, and on arm64",
         (events_long, events_arm64),
         True,
     ),
