@@ -25,16 +25,17 @@ def _run(tmp_path: Path, stock: Path, source: str, body: str, given: bytes = b""
     """Compile a program of the guest's with another main(), and run that."""
     text = HARNESS % {"source": initramfs.GUEST / source, "body": body}
     (tmp_path / "test.c").write_text(text)
-    # Debian does not have the one of the benchmark, nor that of what attacks
-    header = "linux/map_benchmark.h"
-    paths.write(tmp_path / header, (stock / "include/uapi" / header).read_bytes())
+    # Debian does not have these, or older ones, nor that of what attacks
+    for header in ("linux/map_benchmark.h", "linux/iommufd.h", "linux/vfio.h"):
+        paths.write(tmp_path / header, (stock / "include/uapi" / header).read_bytes())
     paths.write(tmp_path / "linux/edu.h", (kernel.ATTACK / "edu.h").read_bytes())
     headers = [*initramfs.system_headers(), tmp_path]
     sources = initramfs.Sources(stock, headers)
     program = tmp_path / "test"
     target = "x86_64-linux-gnu"
     command = initramfs.command(tmp_path / "test.c", sources, target, program)
-    command += ["-w", "-I", initramfs.GUEST]
+    # The headers have not been made for programs, as those of make headers have
+    command += ["-w", "-I", initramfs.GUEST, "-D__user=", "-D__counted_by(x)="]
     subprocess.run([str(word) for word in command], check=True)
     done = subprocess.run([str(program)], input=given, capture_output=True, check=False)
     return f"{done.stdout.decode()}status {done.returncode}"
@@ -113,6 +114,48 @@ def test_how_often_a_load_may_invalidate(tmp_path: Path, stock: Path) -> None:
     )
     said = _run(tmp_path, stock, "loads.c", body + "return 0;")
     assert said.splitlines() == [*(str(good) for *_, good in COUNTED), "status 0"]
+
+
+# What the kernel says as an error, and whether it says so if it has no memory
+ERRORS = (
+    ("pci 0000:00:02.0: Failed to add to iommu group 3: -12", 1),
+    ("pci 0000:00:02.0: Failed to add to iommu group 3: -22", 0),
+    ("pci 0000:00:02.0: Failed to add to iommu group 12: -120", 0),
+    ("virtio_blk: probe with driver virtio_blk failed with error -12", 1),
+    ("virtio_blk: probe with driver virtio_blk failed with error -120", 0),
+    ("nvme: something else -12", 0),
+    ("kobject: can not set name properly!", 1),
+    ("DMAR: DRHD: handling fault status reg 2", 0),
+)
+
+
+def test_which_errors_say_that_there_is_no_memory(tmp_path: Path, stock: Path) -> None:
+    body = "".join(f'printf("%d\\n", says_no_memory("{text}"));' for text, _ in ERRORS)
+    said = _run(tmp_path, stock, "events.c", body + "return 0;")
+    assert said.splitlines() == [*(str(allowed) for _, allowed in ERRORS), "status 0"]
+
+
+# A page begins with a record, and has in one place another one; is it one of the disk's?
+PAGES = (
+    *((0, 5, 5, 1), (0, 5, 6, 0), (0, 0, 256, 0), (0, 255, 254, 0)),
+    *((512, 0, 0, 1), (512, 255, 0, 0), (8, 0, 0, 0)),
+    *((63 * 256, 0, 0, 1), (64 * 256, 0, 0, 0)),
+)
+FILL = r"""
+    for (i = 0; i < PAGE / RECORD_SIZE; i++) {
+        snprintf(text, sizeof(text), "%%015d\n", %d + (i == %d ? %d : i));
+        memcpy(page + i * RECORD_SIZE, text, RECORD_SIZE);
+    }
+    printf("%%d\n", is_page_of_disk(page, 64));
+"""
+
+
+def test_what_readers_read_is_compared(tmp_path: Path, stock: Path) -> None:
+    body = "static char page[PAGE + 1]; char text[RECORD_SIZE + 1]; int i;"
+    body += 'printf("%d\\n", is_page_of_disk(page, 64));'  # it was not read
+    body += "".join(FILL % each[:3] for each in PAGES)
+    said = _run(tmp_path, stock, "events.c", body + "return 0;")
+    assert said.splitlines() == ["0", *(str(good) for *_, good in PAGES), "status 0"]
 
 
 def test_archive(tmp_path: Path) -> None:
