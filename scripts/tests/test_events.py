@@ -107,6 +107,7 @@ def test_resets_are_drawn_and_repeat(tmp_path: Path) -> None:
     assert len(found) == 10 and found == booter.resets(_job("vtd-nopt", "reset"))
     assert found != booter.resets(_job("vtd-nopt", "reset", "1"))
     assert not booter.resets(_job("vtd-nopt", "cpu"))
+    assert max(booter.resets(_job("smmuv3", "reset"))) <= 120 < max(found)
 
 
 def test_no_queue_from_boot_on() -> None:

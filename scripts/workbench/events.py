@@ -38,7 +38,8 @@ FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 _NO_QUEUE = "fail_iova_queue=1,100,0,-1"
 
 _RESETS = 10
-_RESET_WITHIN = (1, 230)  # lines on the console; process 1 begins after them
+# It is reset within so many lines on the console: process 1 begins after them
+_RESET_WITHIN = {"x86_64": 230, "arm64": 120}
 
 WORDS = ("log_buf_len=8M",)  # allocations that fail are told of at length
 # Two CPUs, one of which can go
@@ -206,7 +207,8 @@ class Booter(boots.Booter):
         if _event(job) != "reset":
             return ()
         draw = random.Random(job.name)
-        return [draw.randint(*_RESET_WITHIN) for _ in range(_RESETS)]
+        last = _RESET_WITHIN[job.machine.arch.name]
+        return [draw.randint(1, last) for _ in range(_RESETS)]
 
     def write_initrd(self, job: Job, image_file: Path, files: Path, initrd: Path) -> None:
         """Write what the guest boots with, and with kexec what the next kernel does."""
