@@ -50,7 +50,7 @@
 #include "log.h"
 
 #define PCI "/sys/bus/pci/"
-#define SLOT PCI "slots/1/power" /* of what is plugged in first, see init.c */
+#define SLOT "1" /* of the first device that a machine plugs */
 #define NAME_SIZE \
 	64 /* bytes: of a device's name, a path's last part and the like */
 #define PATH_SIZE 256
@@ -536,7 +536,7 @@ static bool have_plugged(void)
 
 	for (i = 0; good && i < rounds; i++) {
 		good &= start_readers() &&
-			(is_left_out("plug") || write_file(SLOT, "0")) &&
+			(is_left_out("plug") || power_off(SLOT)) &&
 			wait_until_gone();
 		kill_readers();
 		if (!good)
