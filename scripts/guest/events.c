@@ -16,6 +16,8 @@
  * in the flush queue, if there is one, when the event happens. EVENT is one of:
  *
  *   type      types are written under load with the driver bound, and then without it
+ *   fuzz      random bytes, and what is nearly a type, are written by root, by nobody, and
+ *             by several processes at once
  *   rebind    the driver is unbound and bound, and the device is removed and found again
  *   plug      the device is unplugged and plugged in
  *   cpu       the CPU on which the disk is read goes offline and comes back
@@ -70,6 +72,9 @@
 #define WAIT_SECONDS 20 /* for what comes or goes */
 #define IOVA 0x100000ULL /* where vfio and iommufd map */
 #define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
+#define TEXTS 50 /* that are written in a row */
+#define TEXT_SIZE PAGE /* bytes: of one; the kernel takes no more at once */
+#define NOBODY 65534
 #define NTHS 4096 /* more allocations than any path has */
 #define TRIES_TO_FAIL 200 /* at random: by then something has failed */
 
@@ -421,22 +426,31 @@ static int open_type(void)
 	return enter(subject->name) ? open("iommu_group/type", O_WRONLY) : -1;
 }
 
-/* Write @word to the type. Returns 0 or an error, which is negative. */
-static int write_type(const char *word)
+/* Write @len bytes of @text to the type. Returns 0 or an error, which is negative. */
+static int write_text(const char *text, size_t len)
 {
 	int fd = open_type(), error = 0;
 
 	if (fd < 0)
 		return -ENOENT;
-	if (write(fd, word, strlen(word)) < 0)
+	if (write(fd, text, len) < 0)
 		error = -errno;
 	close(fd);
 	written++;
 	return error;
 }
 
-/* Write @word; is the result right? An error leaves the type as it was. */
-static bool writes_well(const char *word, bool bound)
+static int write_type(const char *word)
+{
+	return write_text(word, strlen(word));
+}
+
+/*
+ * Write @len bytes of @text, which the kernel has to take for @word; is the result right? An
+ * error leaves the type as it was.
+ */
+static bool text_writes_well(const char *text, size_t len, const char *word,
+			     bool bound)
 {
 	const char *result = result_of(word, bound);
 	int want = error_of(result), error;
@@ -445,13 +459,18 @@ static bool writes_well(const char *word, bool bound)
 	read_type(subject->name, before, sizeof(before));
 	error = want;
 	if (want || !bound || !is_left_out("type"))
-		error = write_type(word);
+		error = write_text(text, len);
 	if (error != want) {
 		ksft_print_msg("%s from %s: error %d, and should be %d\n", word,
 			       before, error, want);
 		return false;
 	}
 	return is_type(subject, want ? before : result);
+}
+
+static bool writes_well(const char *word, bool bound)
+{
+	return text_writes_well(word, strlen(word), word, bound);
 }
 
 static bool all_write_well(const char *const words[], bool bound)
@@ -504,6 +523,196 @@ static bool have_types_written(void)
 		if (i < rounds - 1)
 			good &= writes_well("DMA", false);
 		good &= bind();
+	}
+	tell("rounds", i);
+	tell("writes", written);
+	return good;
+}
+
+/* The words that the type takes */
+static const char *const types[] = { "DMA", "DMA-FQ", "auto", "identity" };
+
+/* Marsaglia's xorshift. A seed draws the same each time. */
+static unsigned int drawn;
+
+static unsigned int draw(unsigned int below)
+{
+	drawn ^= drawn << 13;
+	drawn ^= drawn >> 17;
+	drawn ^= drawn << 5;
+	return drawn % below;
+}
+
+/* Change one byte of @text, insert one or remove one. Returns how long it is then. */
+static size_t change_text(char *text, size_t len)
+{
+	size_t place = draw(len);
+
+	switch (draw(4)) {
+	case 0:
+		text[place] ^= 1 << draw(8);
+		return len;
+	case 1:
+		text[place] ^= 'a' ^ 'A';
+		return len;
+	case 2:
+		memmove(text + place + 1, text + place, len - place);
+		text[place] = draw(256);
+		return len + 1;
+	default:
+		memmove(text + place, text + place + 1, len - place - 1);
+		return len - 1;
+	}
+}
+
+/*
+ * Put into @text a word, as it is or with a newline, something else after its end, a word with
+ * a change or two, or any bytes. Returns how long that is, and at least 1.
+ */
+static size_t draw_text(char text[TEXT_SIZE])
+{
+	const char *word = types[draw(ARRAY_SIZE(types))];
+	size_t len = strlen(word), i;
+
+	memcpy(text, word, len);
+	switch (draw(5)) {
+	case 0:
+		text[len] = '\n';
+		return len + draw(2);
+	case 1:
+		text[len] = '\0';
+		text[len + 1] = draw(256);
+		return len + 2;
+	case 2:
+		len = change_text(text, len);
+		return draw(2) ? change_text(text, len) : len;
+	case 3:
+		text[len] = '\n';
+		text[len + 1] = draw(256);
+		return len + 2;
+	default:
+		len = 1 + draw(draw(2) ? 8 : TEXT_SIZE);
+		for (i = 0; i < len; i++)
+			text[i] = draw(256);
+		return len;
+	}
+}
+
+/* What the kernel has to take it for: it ends at a NUL, and before that at a last newline. */
+static const char *word_in(const char *text, size_t len)
+{
+	size_t i;
+
+	len = strnlen(text, len);
+	if (len && text[len - 1] == '\n')
+		len--;
+	for (i = 0; i < ARRAY_SIZE(types); i++)
+		if (len == strlen(types[i]) && !memcmp(text, types[i], len))
+			return types[i];
+	return "nonsense";
+}
+
+/* One after the other: each has the result that it should have. */
+static bool texts_write_well(bool bound)
+{
+	char text[TEXT_SIZE];
+	bool good = true;
+	size_t len;
+	int i;
+
+	for (i = 0; good && i < TEXTS; i++) {
+		len = draw_text(text);
+		good = text_writes_well(text, len, word_in(text, len), bound);
+	}
+	return good;
+}
+
+/* In a child, so that we stay root: is nobody refused, even with what root has opened? */
+static bool nobody_is_refused(void)
+{
+	int fd = open_type(), status;
+	pid_t pid = fork();
+	bool denied;
+	size_t i;
+
+	if (pid < 0)
+		ksft_exit_fail_perror("fork");
+	if (!pid) {
+		denied = is_left_out("fuzz") ||
+			 !syscall(__NR_setresuid, NOBODY, NOBODY, NOBODY);
+		denied &= open_type() < 0 && errno == EACCES;
+		for (i = 0; i < ARRAY_SIZE(types); i++)
+			denied &= write(fd, types[i], strlen(types[i])) < 0 &&
+				  errno == EACCES;
+		exit(denied);
+	}
+	close(fd);
+	if (waitpid(pid, &status, 0) != pid)
+		ksft_exit_fail_perror("waitpid");
+	return WIFEXITED(status) && WEXITSTATUS(status) == true;
+}
+
+/* Is this what a write may lead to, when others write as well? */
+static bool may_be(int error)
+{
+	return !error || error == -EINVAL || error == -EPERM ||
+	       error == -EOPNOTSUPP;
+}
+
+static bool is_any_type(void)
+{
+	char type[NAME_SIZE] = "none";
+	int i;
+
+	read_type(subject->name, type, sizeof(type));
+	for (i = 0; i < write_count; i++)
+		if (!strcmp(writes[i].from, type))
+			return true;
+	ksft_print_msg("%s is %s, which it cannot be\n", subject->name, type);
+	return false;
+}
+
+/* Several write at once, each something else. */
+static bool write_in_parallel(void)
+{
+	char text[TEXT_SIZE];
+	bool good = true;
+	int i, j, status;
+
+	for (i = 0; i < READERS; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			ksft_exit_fail_perror("fork");
+		if (pid) {
+			draw(2);
+			continue;
+		}
+		for (j = 0; good && j < TEXTS; j++)
+			good = may_be(write_text(text, draw_text(text))) &&
+			       is_any_type();
+		exit(!good);
+	}
+	for (i = 0; i < READERS; i++)
+		good &= waitpid(-1, &status, 0) > 0 && !status;
+	return good;
+}
+
+/* What is none of the words is refused, whoever writes it, and changes nothing. */
+static bool have_fuzzed(void)
+{
+	bool good = true;
+	int i;
+
+	for (i = 0; good && i < rounds; i++) {
+		drawn = i + 1;
+		good &= start_readers() && texts_write_well(true);
+		good &= unbind();
+		kill_readers();
+		good &= texts_write_well(false);
+		good &= nobody_is_refused() && write_in_parallel();
+		good &= writes_well("auto", false);
+		good &= is_type(subject, subject->type) && bind();
 	}
 	tell("rounds", i);
 	tell("writes", written);
@@ -1252,7 +1461,9 @@ static const struct {
 	const char *name;
 	bool (*happens)(void);
 } events[] = {
+	/* clang-format off */
 	{ "type", have_types_written },
+	{ "fuzz", have_fuzzed },
 	{ "rebind", have_rebound },
 	{ "plug", have_plugged },
 	{ "cpu", have_cpu_offline },
@@ -1262,6 +1473,7 @@ static const struct {
 	{ "nth", have_failed_each },
 	{ "queue", have_no_queues },
 	{ "kexec", have_next_kernel },
+	/* clang-format on */
 };
 
 static bool happens(void)

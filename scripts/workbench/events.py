@@ -30,7 +30,7 @@ DEBUG_TAKES = 4  # times as long, with --debug
 
 # How many rounds make one round of an event; 0: it has no more than one
 EVENTS = {
-    **{"type": 1, "rebind": 4, "plug": 20, "cpu": 4, "suspend": 20},
+    **{"type": 1, "fuzz": 8, "rebind": 4, "plug": 20, "cpu": 4, "suspend": 20},
     **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
