@@ -20,7 +20,7 @@ from workbench.status import CannotTell
 
 MACHINES = ("vtd-nopt-hotplug", "vtd", "vtd-nopt-external")
 ARCHS = ("x86_64", "arm64")  # whose kernels config/events.config is for
-CONFIG = ("events",)
+CONFIG = ("events", "loads")  # as --loads, so that both have one kernel to compile
 # What scripts/guest/events.c needs of a kernel's source
 NEEDS = ("include/uapi/linux/iommufd.h", initramfs.EVENTS_NEED)
 ROUNDS = 40
@@ -33,6 +33,7 @@ EVENTS = {
     **{"type": 1, "fuzz": 8, "rebind": 4, "plug": 20, "cpu": 4, "suspend": 20},
     **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
+_FAULTS = ("faults", "nth", "queue")  # allocations fail
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
 _NO_QUEUE = "fail_iova_queue=1,100,0,-1"
@@ -242,6 +243,15 @@ class Rows:
         if len(self.results) == len(self.jobs):
             for line in self.lines():
                 progress.result(line)
+            faults = self._sum(_FAULTS)
+            events = self._sum([event for event in EVENTS if event not in _FAULTS])
+            progress.say(f"boot: {events} events, {faults} allocations that failed")
+
+    def _sum(self, events: Sequence[str]) -> int:
+        """Return how often these events have happened."""
+        return sum(
+            sum(self._counts(job).values()) for job in self.jobs if _event(job) in events
+        )
 
     def _counts(self, job: Job) -> dict[str, int]:
         """Return what the guest says it has done, by what it is."""
