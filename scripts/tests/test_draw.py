@@ -25,7 +25,7 @@ def _passed(each: draw.Drawn, kernel: str = "patched") -> Result:
     its = _job(each, kernel)
     passed = [
         expected.name
-        for expected in job.expected_results(its, True, 0)
+        for expected in job.expected_results(its, 0)
         if expected.skip is not verdict.Skip.ALWAYS
     ]
     types = {device.address: its.type_of(device) for device in its.machine.devices}
@@ -48,7 +48,7 @@ def test_a_seed_always_gives_the_same(machines: Sequence[draw.Drawn]) -> None:
 def test_what_is_drawn_can_be_told_and_judged(machines: Sequence[draw.Drawn]) -> None:
     for each in machines:
         its = each.machine
-        told = job.told(_job(each), True, 0)
+        told = job.told(_job(each), 0)
         assert len(told) < 256 and len("\n".join(told)) < 16384  # the room in init.c
         grouped = [address for group in its.groups for address in group]
         if its.devices[0].policy.iommu:

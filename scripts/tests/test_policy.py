@@ -89,6 +89,18 @@ def test_alternative() -> None:
             assert found == result
 
 
+def test_old() -> None:
+    """Where VT-d requires nothing: as what has no opinion."""
+    for each in CLASSES.values():
+        for setting, kernel in _settings():
+            free = CLASSES["late-free" if each.late else "free"]
+            found = policy.boot_type(each, setting, policy.OLD)
+            if each.requires and (each.trusted or each.late) and each.has_dma:
+                assert found == policy.boot_type(free, setting, kernel)
+            elif not each.requires or not each.trusted and not each.late:
+                assert found == policy.boot_type(each, setting, policy.STOCK)
+
+
 def test_untrusted_is_cured() -> None:
     """With related/untrusted.patch no untrusted device is ever lazy, and nothing else differs."""
     for each in CLASSES.values():

@@ -14,8 +14,12 @@ iommu.strict=0 and iommu.strict=1.
                       iommu.passthrough=1, and print what it has reached; on the machines
                       that have one, unless some are named: see scripts/guest/attack.c
   --image IMAGE       boot a kernel that somebody else has built: a file for x86_64, or
-                      debian:X.Y, the newest that Debian has of that version. Unless some
-                      are named, on vtd and vtd-nopt. It is judged as stock is
+                      debian:X.Y, the newest that Debian has of that version, or of its
+                      flavour by debian:X.Y-cloud or -rt; may be given again. Unless some
+                      are named, on vtd and vtd-nopt. It is judged as stock of its version.
+                      With --all, not on vtd-flts: there none finds its NVMe disk
+  --modules DIR       the modules of the one --image that is a file, a directory as
+                      /lib/modules/VERSION is; without them, what has no driver is not read
   --arch ARCH         only machines of this architecture; all of them, unless some are named
   --base BASE         what is built: mainline (the default), newest, lts or a directory,
                       see scripts/setup. Machines for which it lacks something are left out
@@ -90,7 +94,7 @@ from workbench import base as bases
 from workbench import attack, build, draw, drawn, emulator, events, image, initramfs
 from workbench import kernel, loads, machine, packages, parameters, paths, policy, progress
 from workbench import setup, verb, verdict
-from workbench.boots import UNREAD, Booter, How, Pool, Rows, Taker
+from workbench.boots import UNREAD, Booter, How, ImageRows, Pool, Rows, Taker
 from workbench.job import Job, Way
 from workbench.machine import Machine
 from workbench.policy import Setting
@@ -118,7 +122,8 @@ def options() -> verb.Arguments:
     add("--64k", action="store_true")
     add("--random", type=verb.number)
     add("--seed", type=verb.number)
-    add("--image")
+    add("--image", action="append")
+    add("--modules", type=Path)
     add("--arch")
     add("--base", default="mainline")
     add("--kernel", type=verb.one_of("stock", "patched", "commit", "tests", "mutant"))
@@ -142,8 +147,7 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [
         ("attack", other) for other in ("odd", "image", "replug", "loads", "alternative")
     ]
-    if asked.image is not None and asked.related:
-        raise CannotTell("--image and --with cannot go together")
+    _check_images(asked)
     kernel.check_related(asked.related)
     pairs += [("alternative", other) for other in ("odd", "kernel", "arch")]
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
@@ -178,6 +182,19 @@ def _refuse_together(asked: Namespace) -> None:
         raise CannotTell("--accel 'kvm': no access to /dev/kvm here, use tcg")
 
 
+def _check_images(asked: Namespace) -> None:
+    """Raise CannotTell unless what is asked for of images can be done."""
+    for name in asked.image or ():
+        if asked.image.count(name) > 1:
+            raise CannotTell(f"--image '{name}': given twice")
+    if asked.image and asked.related:
+        raise CannotTell("--image and --with cannot go together")
+    if asked.modules and (len(asked.image or ()) != 1 or image.is_debian(asked.image[0])):
+        raise CannotTell(f"--modules '{asked.modules}': is for one --image that is a file")
+    if asked.modules:
+        image.check_modules(asked.modules)
+
+
 def _named(asked: Namespace) -> list[Machine]:
     """Return the machines that are named, or whose files are, each once."""
     known = machine.names()
@@ -209,7 +226,7 @@ def choose(asked: Namespace) -> list[Machine]:
         raise CannotTell(f"--replug '{asked.replug}': none of these machines plugs a device")
     if asked.image is not None:
         for each in chosen:
-            if each.arch.name != "x86_64" or each.probe:
+            if not image.is_for(each):
                 raise CannotTell(f"machine '{each.name}': --image is for those of x86_64")
     for each in chosen:
         if asked.attack:
@@ -233,7 +250,7 @@ def choose(asked: Namespace) -> list[Machine]:
 def _unnamed(asked: Namespace) -> Sequence[str]:
     """Return the names of the machines that are meant if none is named."""
     if asked.image is not None:
-        return FOR_AN_IMAGE
+        return image.machines() if asked.all else FOR_AN_IMAGE
     if asked.attack:
         return [name for name, each in machine.read_all().items() if each.attacker]
     if asked.loads:
@@ -464,7 +481,7 @@ def _leave_out(
     return kept
 
 
-def _how(asked: Namespace, has_drivers: bool = True) -> How:
+def _how(asked: Namespace) -> How:
     words = ["iommu.debug_pagealloc=1"] if asked.debug else []
     words += list(events.WORDS) if asked.events else []
     limit = 600 if asked.loads else 300 if asked.debug else 60
@@ -477,7 +494,6 @@ def _how(asked: Namespace, has_drivers: bool = True) -> How:
         accel=asked.accel,
         append=words + asked.append.split(),
         show=asked.console,
-        has_drivers=has_drivers,
         memory="1G" if asked.debug or getattr(asked, "64k") else "",
     )
 
@@ -587,22 +603,44 @@ def _tell_seeds(asked: Namespace, rows: drawn.Rows) -> None:
         progress.say(*drawn.repeat(each, words))
 
 
-def _boot_image(asked: Namespace, plan: Plan) -> int:
-    base = bases.find("mainline")
-    jobs = _jobs(plan.chosen, plan.ways, ["image"])
-    _check_console(asked, jobs)
-    image.check(asked.image)
-    setup.prepare_machines(base, plan.chosen)
-    run = plan.run
-    image_file = image.fetch(asked.image, base.log, run / "image")
-    booter = Booter(_how(asked, has_drivers=False), run, verdict.Parser(base.stock))
-    pool = Pool(booter, Rows(asked.all, jobs), len(jobs))
-    arch = plan.chosen[0].arch
+def _images(asked: Namespace, base: bases.Base, plan: Plan) -> list[image.Image]:
+    """Have the kernels that are asked for, each in a directory with what its guests need."""
+    arch, files = plan.chosen[0].arch, plan.run / "guest"
     sources = initramfs.Sources(base.stock, initramfs.system_headers())
-    files = run / f"guest-{arch.name}"
     initramfs.guest_files(sources, arch, base.directory / "guest-image", files, plan.chosen)
+    found = []
+    for number, name in enumerate(asked.image):
+        one = image.fetch(name, asked.modules, base.log, plan.run / f"image-{number}")
+        paths.copy(files, one.files)
+        one.add_modules(one.files / "initramfs.cpio")
+        found.append(one)
+    return found
+
+
+def _boot_images(asked: Namespace, plan: Plan) -> int:
+    base = bases.find("mainline")
+    _check_console(asked, _jobs(plan.chosen, plan.ways, asked.image))
+    for name in asked.image:
+        image.check(name)
+    setup.prepare_machines(base, plan.chosen, *packages.IMAGE)
+    images = _images(asked, base, plan)
+    jobs = [
+        image.ImageJob(each, one.name, way, image=one)
+        for each in plan.chosen
+        for way in plan.ways[each.name]
+        for one in images
+        if one.has_driver(each)
+    ]
+    if not jobs:
+        raise CannotTell(
+            f"image '{images[0].name}': no driver for the IOMMU of these machines"
+        )
+    files = {one.name: one for one in images}
+    booter = Booter(_how(asked), plan.run, verdict.Parser(base.stock))
+    pool = Pool(booter, ImageRows(asked.image, jobs), len(jobs))
     try:
-        pool.submit(jobs, image_file, files)
+        for job in jobs:
+            pool.submit([job], files[job.kernel].file, files[job.kernel].files)
         return _end(pool)
     finally:
         pool.stop()
@@ -639,4 +677,4 @@ def main(arguments: Sequence[str]) -> int:
         return AS_EXPECTED
     _refuse_together(asked)
     plan = _plan(asked)
-    return _boot_built(asked, plan) if asked.image is None else _boot_image(asked, plan)
+    return _boot_built(asked, plan) if asked.image is None else _boot_images(asked, plan)

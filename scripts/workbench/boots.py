@@ -50,9 +50,8 @@ class How:
     """How guests are run, whatever they are.
 
     timeout: seconds until one counts as hung. replugs: how often it plugs a device in again.
-    accel: QEMU's. append: more words for the kernel. show: the console on stdout, too.
-    has_drivers: whether the kernel has those of the disks built in. memory: of the guest, as
-    QEMU's -m has it, "" for what its architecture has.
+    accel: QEMU's. append: more words for the kernel. show: the console on stdout, too. memory:
+    of the guest, as QEMU's -m has it, "" for what its architecture has.
     """
 
     timeout: int = 60
@@ -60,7 +59,6 @@ class How:
     accel: str = "tcg"
     append: Sequence[str] = ()
     show: bool = False
-    has_drivers: bool = True
     memory: str = ""
 
 
@@ -75,11 +73,11 @@ class Booter:
 
     def told(self, job: Job) -> list[str]:
         """Return what the guest is told."""
-        return told(job, self.how.has_drivers, self.how.replugs)
+        return told(job, self.how.replugs)
 
     def expected(self, job: Job) -> list[verdict.Expected]:
         """Return what the guest has to report."""
-        return expected_results(job, self.how.has_drivers, self.how.replugs)
+        return expected_results(job, self.how.replugs)
 
     def options(self, job: Job) -> list[str]:
         """Return QEMU's options for what the guest has."""
@@ -143,9 +141,7 @@ class Booter:
 
 def _columns(kernels: Collection[str]) -> tuple[str, str]:
     """Return which kernel is in which column of the table; not both need be booted."""
-    others = [name for name in kernels if name not in ("stock", "patched", "image")]
-    if "image" in kernels:
-        return "image", "patched"
+    others = [name for name in kernels if name not in ("stock", "patched")]
     if others and "patched" in kernels:
         return "patched", others[0]
     return "stock", others[0] if others else "patched"
@@ -170,8 +166,10 @@ class Rows:
             ways = dict.fromkeys(job.way for job in jobs)
             self.table = table.short([way.setting for way in ways], *self.columns)
         else:
-            is_one = any(job.kernel == "image" for job in jobs)
-            self.table = table.one() if is_one else table.long(*self.columns)
+            self.table = table.long(*self.columns)
+        self._begin()
+
+    def _begin(self) -> None:
         for line in self.table.head:
             progress.result(line)
 
@@ -190,14 +188,17 @@ class Rows:
         groups = dict.fromkeys(job.way for job in group)
         for device in group[0].machine.devices:
             cells = [
-                self._cell(device, [job for job in group if job.way == way]) for way in groups
+                self._cell(device, [job for job in group if job.way == way], self.columns)
+                for way in groups
             ]
             words = " ".join(group[0].way.words)
             progress.result(
                 self.table.row(group[0].machine.name, words, device.address, cells)
             )
 
-    def _cell(self, device: machine.Device, jobs: Sequence[Job]) -> table.Cell:
+    def _cell(
+        self, device: machine.Device, jobs: Sequence[Job], columns: Sequence[str]
+    ) -> table.Cell:
         types = {}
         marks = []
         note = ""
@@ -211,8 +212,33 @@ class Rows:
                 marks.append(f"FAILED: {job.kernel}, see below")
             elif job.is_too_strict(device):
                 note = "strict, though it could be lazy"
-        first, second = (types.get(name, "-") for name in self.columns)
+        first, second = (types.get(name, "-") for name in columns)
         return table.Cell(first, second, tuple(marks), note)
+
+
+class ImageRows(Rows):
+    """The table of kernels that somebody else has built: a column for each."""
+
+    def __init__(self, names: Sequence[str], jobs: Sequence[Job]) -> None:
+        self.is_short = False
+        self.jobs = jobs
+        self.results = {}
+        self.names = names
+        width = max(len(" ".join(job.way.words)) for job in jobs)
+        many = table.several(self.names, max(width, len("parameters")))
+        self.table = table.one() if len(self.names) == 1 else many
+        self._begin()
+
+    def _print(self, group: Sequence[Job]) -> None:
+        words = " ".join(group[0].way.words)
+        for device in group[0].machine.devices:
+            cells = [
+                self._cell(device, [job for job in group if job.kernel == name], (name, "-"))
+                for name in self.names
+            ]
+            progress.result(
+                self.table.row(group[0].machine.name, words, device.address, cells)
+            )
 
 
 @dataclass

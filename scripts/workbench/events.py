@@ -194,13 +194,13 @@ class Booter(boots.Booter):
     def told(self, job: Job) -> list[str]:
         """Return what the guest is told."""
         if _event(job) == "reset":
-            return told_of_boot(job, self.how.has_drivers, self.how.replugs)
+            return told_of_boot(job, self.how.replugs)
         return self._told_of_event(job)
 
     def expected(self, job: Job) -> list[verdict.Expected]:
         """Return what the guest has to report."""
         if _event(job) in FRESH:
-            return expected_results(job, self.how.has_drivers, self.how.replugs)
+            return expected_results(job, self.how.replugs)
         return [verdict.Expected(name) for name in (_event(job), "as before", "kernel log")]
 
     def resets(self, job: Job) -> Sequence[int]:
@@ -215,7 +215,7 @@ class Booter(boots.Booter):
         """Write what the guest boots with, and with kexec what the next kernel does."""
         more = {}
         if _event(job) == "kexec":
-            told = told_of_boot(job, self.how.has_drivers, self.how.replugs)
+            told = told_of_boot(job, self.how.replugs)
             initramfs.tell(files / "initramfs.cpio", told, initrd)
             more = {"initrd": initrd.read_bytes(), "kernel": image_file.read_bytes()}
         initramfs.tell(files / "initramfs.cpio", self.told(job), initrd, more)

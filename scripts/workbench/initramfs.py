@@ -168,6 +168,13 @@ def tell(
     to.write_bytes(_padded(initramfs.read_bytes()) + archive(entries))
 
 
+def add(initramfs: Path, directory: str, files: Mapping[str, bytes]) -> None:
+    """Add a directory with files to an initramfs."""
+    entries = [_directory(directory)]
+    entries += [_file(f"{directory}/{name}", files[name], 0o644) for name in files]
+    initramfs.write_bytes(_padded(initramfs.read_bytes()) + archive(entries))
+
+
 def tables(machines: Iterable[machine.Machine], directory: Path) -> None:
     """Compile the ACPI tables of machines with external-facing ports.
 

@@ -42,6 +42,7 @@ BUILD = _needs(
     *(f"clang{LLVM}:clang{LLVM}", f"lld{LLVM}:ld.lld{LLVM}", f"llvm{LLVM}:llvm-ar{LLVM}"),
 )
 GUEST = _needs("gcc:gcc", "libc6-dev", "acpica-tools:iasl")
+IMAGE = _needs("kmod:modprobe", "zstd:zstd")
 GIT = _needs("git:git", "perl:perl", "python3-yaml")
 CHECK = _needs(
     *("sparse:sparse", f"clang-format{LLVM}:clang-format{LLVM}", "shellcheck:shellcheck"),

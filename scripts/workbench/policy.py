@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Collection
 
 STOCK = "stock"
+OLD = "old"  # older than NEW: its VT-d requires nothing
+NEW = (6, 12)  # "iommu/vt-d: Add support for static identity domain"
 ALTERNATIVE = "alternative"  # VT-d of related/alternatives/, which requires nothing
 
 # Until when a device reaches what has been unmapped
@@ -106,6 +108,8 @@ def _required(setting: Setting, kernel: str) -> str:
 
 def _as_answered(device: Class, kernel: str) -> Class:
     """Return what a device is where a kernel's driver has another answer."""
+    if kernel == OLD:
+        return replace(device, requires=False)
     if kernel != ALTERNATIVE or not device.requires:
         return device
     return replace(device, requires=False, has_identity=False)

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--base", default="mainline")
     asked = parser.parse(arguments)
     base = bases.find(asked.base)
-    more = [*packages.BUILD, *packages.CHECK, *packages.GIT, *packages.REPORT]
+    more = [*packages.BUILD, *packages.CHECK, *packages.GIT, *packages.REPORT, *packages.IMAGE]
     more += [*packages.PYTEST, *packages.BROWSER]
     prepare_machines(base, list(machine.read_all().values()), *more)
     with paths.locked(base.directory):

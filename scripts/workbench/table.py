@@ -86,6 +86,19 @@ def one() -> Table:
     return Table([ONE.format("machine", "parameters", "device", "type", "").rstrip()], row)
 
 
+def several(names: Sequence[str], width: int) -> Table:
+    """Return a table with a row as in long(), of several kernels. width: of parameters."""
+    form = f"{{:18}}  {{:{width}}}  {{:12}}" + "".join(f"  {{:{len(name)}}}" for name in names)
+
+    def row(machine: str, words: str, device: str, cells: Sequence[Cell]) -> str:
+        said = [cell.short() + ("*" if cell.note else "") for cell in cells]
+        return form.format(machine, words or "-", device, *said).rstrip()
+
+    title = "The type under each kernel: FQ is DMA-FQ, * strict, though it could be lazy,"
+    title += " - no driver for it."
+    return Table([title, form.format("machine", "parameters", "device", *names).rstrip()], row)
+
+
 def short(settings: Sequence[Setting], first: str = "stock", second: str = "patched") -> Table:
     """Return a table with a row for each machine and device, the settings across.
 

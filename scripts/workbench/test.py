@@ -232,6 +232,9 @@ REFUSALS = (
     ("--odd and --strict", "boot", "--odd", "--strict", "1"),
     ("'/nowhere'", "boot", "--image", "/nowhere"),
     ("'smmuv3'", "boot", "--image", "/bin/sh", "smmuv3"),
+    ("is no bzImage", "boot", "--image", "/bin/sh"),
+    ("given twice", "boot", "--image", "debian:6.1", "--image", "debian:6.1"),
+    ("'/nowhere'", "boot", "--image", "/bin/sh", "--modules", "/nowhere"),
     ("these are 4", "boot", "--console", "vtd"),
     ("'/nowhere'", "setup", "--base", "/nowhere"),
     ("'vax'", "kunit", "--arch", "vax"),
@@ -556,7 +559,7 @@ def random_many(run: Run) -> None:
 
 
 def image(run: Run) -> None:
-    """a kernel of Debian's shows the bug"""
+    """a kernel of Debian's shows the bug, and its disks are read"""
     said = run.good(script("boot"), "--image", "debian:6.12")
     if not re.search(
         r"^vtd-nopt +iommu.strict=0 +0000:00:02.0 +DMA +strict, though it could be lazy$",
@@ -564,6 +567,35 @@ def image(run: Run) -> None:
         re.M,
     ):
         raise Wrong("it does not say that vtd-nopt is strict")
+    if "not read" in said:
+        raise Wrong("a disk has not been read")
+
+
+# Kernels that Debian ships, and those of them whose VT-d requires translation
+DEBIANS = ("6.1", "6.12", "6.12-cloud", "6.12-rt", "7.3")
+STRICT_DEBIANS = DEBIANS[1:]
+
+
+def images(run: Run) -> None:
+    """five kernels of Debian's on every machine of x86_64: who is strict and could be lazy"""
+    words = [word for name in DEBIANS for word in ("--image", f"debian:{name}")]
+    said = run.good(script("boot"), *words, "--all", "--strict", "0", "--passthrough", "unset")
+    row = re.search(r"^vtd-nopt +iommu.strict=0 .*0000:00:02.0 +(.*)$", said, re.M)
+    wanted = ["DMA*" if name in STRICT_DEBIANS else "FQ" for name in DEBIANS]
+    if not row or row[1].split() != wanted or "not read" in said:
+        raise Wrong(f"vtd-nopt should have {' '.join(wanted)}, and each disk be read")
+
+
+def images_fail(run: Run) -> None:
+    """a kernel of Debian's fails that is strict by a parameter, or has another's modules"""
+    words = ["vtd", "--strict", "0", "--image"]
+    more = ["debian:6.12", "--append", "iommu.strict=1"]
+    run.fails(1, "UNEXPECTED", script("boot"), *words, *more)
+    held = paths.BUILD / "image"
+    kernel_file = next(held.glob("linux-image-6.1[.]*/boot/vmlinuz-*"))
+    modules = next(held.glob("linux-image-6.12.*/usr/lib/modules/*"))
+    more = [str(kernel_file), "--modules", str(modules)]
+    run.fails(1, "/modules/", script("boot"), *words, *more)
 
 
 _ONE = ("vtd", "--kernel", "patched", "--strict", "1")
@@ -962,6 +994,9 @@ PARTS: Mapping[str, Part] = {
     ),
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
     "alternatives": Part("the other ways", (two_ops, identity_may_fail), True),
+    "images": Part(
+        "kernels that Debian ships, and that they can fail", (images, images_fail), True
+    ),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
     **{

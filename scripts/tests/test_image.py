@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kernels of somebody else's: their names, modules, and what is right of them."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from workbench import boot, image, initramfs, job, machine, paths, policy, process, table
+from workbench.status import CannotTell
+from workbench.verdict import Skip
+
+ALL = frozenset(("virtio_pci", "virtio_blk", "nvme"))
+
+
+def _kernel(path: Path, version: bytes) -> Path:
+    """Make what begins as a bzImage does."""
+    content = bytearray(0x400)
+    content[0x202:0x206] = b"HdrS"
+    content[0x20E:0x210] = (0x100).to_bytes(2, "little")
+    content[0x300 : 0x300 + len(version)] = version
+    path.write_bytes(content)
+    return path
+
+
+def _job(name: str, version: tuple[int, int], drivers: frozenset[str] = ALL) -> image.ImageJob:
+    one = image.Image("its", Path("kernel"), version, (Path("nvme.ko.xz"),), drivers)
+    way = job.Way(policy.Setting("0"), ("iommu.strict=0",))
+    return image.ImageJob(machine.read(name), one.name, way, image=one)
+
+
+@pytest.mark.parametrize("name", ["debian:6.12", "debian:6.12-cloud", "debian:6.1-rt"])
+def test_names_of_debians(name: str) -> None:
+    image.check(name)
+    assert image.is_debian(name)
+
+
+@pytest.mark.parametrize("name", ["debian:6", "debian:6.12-", "debian:6.12-big", "/nowhere"])
+def test_names_of_nothing(name: str) -> None:
+    with pytest.raises(CannotTell, match=f"'{name}': must be a file, or debian:X.Y"):
+        image.check(name)
+
+
+def test_a_file_must_be_a_kernel(tmp_path: Path) -> None:
+    image.check(str(_kernel(tmp_path / "vmlinuz", b"6.12.0-124.el10.x86_64 (mock)")))
+    for content in (b"", b"\x7fELF" * 300):
+        (tmp_path / "other").write_bytes(content)
+        with pytest.raises(CannotTell, match="other': is no bzImage"):
+            image.check(str(tmp_path / "other"))
+
+
+def test_its_version_decides_what_is_right(tmp_path: Path) -> None:
+    kernel = _kernel(tmp_path / "vmlinuz", b"6.1.0-56-amd64 (debian)")
+    one = image.fetch(str(kernel), None, tmp_path, tmp_path / "fetched")
+    assert one.version == (6, 1) and one.is_old and not one.drivers
+    assert one.file.read_bytes() == kernel.read_bytes()
+    new, old = _job("vtd-nopt", (6, 12)), _job("vtd-nopt", (6, 11))
+    device = new.machine.devices[0]
+    assert (new.type_of(device), old.type_of(device)) == ("DMA", "DMA-FQ")
+    assert new.is_too_strict(device) and not old.is_too_strict(device)
+
+
+def test_an_old_kernel_is_asked_for_less() -> None:
+    new, old = _job("vtd-nopt-external", (7, 3)), _job("vtd-nopt-external", (6, 1))
+    names = [{each.name for each in job.expected_results(its, 1)} for its in (new, old)]
+    assert names[0] - names[1] == {"types written", "types as derived, and written"}
+    told = job.told(old, 1)
+    assert "no-writes" in told and "no-writes" not in job.told(new, 1)
+    assert not [line for line in told if line.startswith("bounced=") or "/" in line]
+
+
+def test_drivers_may_be_missing_only_where_nobody_has_them() -> None:
+    for drivers, skip in ((ALL, Skip.NEVER), (ALL - {"nvme"}, Skip.MAYBE)):
+        its = _job("vtd", (7, 3), drivers)
+        found = {each.name: each.skip for each in job.expected_results(its, 1)}
+        assert found["0000:00:02.0 is read"] is skip
+        assert ("no-drivers" in job.told(its, 1)) == (skip is Skip.MAYBE)
+        assert "module=nvme" in job.told(its, 1)
+
+
+def test_what_a_configuration_lacks() -> None:
+    config = "CONFIG_INTEL_IOMMU=y\nCONFIG_VIRTIO_IOMMU=m\n# CONFIG_AMD_IOMMU is not set\n"
+    one = image.Image("its", Path(), (7, 3), config=config + "CONFIG_PREEMPT_RT=y\n")
+    has = {name: one.has_driver(machine.read(name)) for name in ("vtd", "amdvi", "none")}
+    assert has == {"vtd": True, "amdvi": False, "none": True}
+    assert one.has_driver(machine.read("virtio-iommu-deny"))
+    assert image.Image("its", Path(), (7, 3)).has_driver(machine.read("amdvi"))
+    its = replace(_job("vtd-nopt-external", (7, 3)), image=one)
+    assert "replug=0" in job.told(its, 1)
+    assert not [each for each in job.expected_results(its, 1) if "again" in each.name]
+
+
+def test_modules_are_unpacked(tmp_path: Path) -> None:
+    packed = {
+        "a.ko": b"one",
+        "b.ko.xz": lzma.compress(b"one"),
+        "c.ko.gz": gzip.compress(b"one"),
+    }
+    for name, content in packed.items():
+        paths.write(tmp_path / name, content)
+    one = image.Image("its", Path(), (7, 3), tuple(tmp_path / name for name in packed))
+    archive = tmp_path / "cpio"
+    archive.write_bytes(initramfs.archive([]))
+    one.add_modules(archive)
+    content = archive.read_bytes()
+    assert content.count(b"one\0") == 3 and b"modules/b\0" in content
+    assert one.module_names == ["a", "b", "c"]
+
+
+def test_what_kmod_says_is_loaded_once_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {
+        "virtio_pci": "insmod /m/virtio.ko \ninsmod /m/virtio_pci.ko \n",
+        "virtio_blk": "insmod /m/virtio.ko \ninsmod /m/virtio.ko \ninsmod /m/virtio_blk.ko \n",
+        "nvme": "builtin nvme\n",
+    }
+
+    def output(command: "list[object]") -> str:
+        name = str(command[-1])
+        if name not in said:
+            raise process.Failed(f"{name} not found", 1)
+        return said[name]
+
+    monkeypatch.setattr(process, "output", output)
+    bare = image.Image("its", Path(), (7, 3))
+    (tmp_path / "7.3-its").mkdir()
+    one = image._with_modules(bare, tmp_path / "7.3-its", tmp_path / "to")
+    assert one.module_names == ["virtio", "virtio_pci", "virtio_blk"]
+    assert one.drivers == ALL
+
+
+@pytest.mark.parametrize(
+    "words, why",
+    [
+        (("--image", "a", "--image", "a"), "'a': given twice"),
+        (("--modules", "/m"), "'/m': is for one --image that is a file"),
+        (("--modules", "/m", "--image", "debian:6.1"), "is for one --image that is a file"),
+        (("--modules", "/m", "--image", "a", "--image", "b"), "is for one --image"),
+        (("--modules", "/nowhere", "--image", "a"), "'/nowhere': has no modules.dep.bin"),
+    ],
+)
+def test_what_is_refused(words: "tuple[str, ...]", why: str) -> None:
+    with pytest.raises(CannotTell, match=why):
+        boot._refuse_together(boot.options().parse(list(words)))
+
+
+def test_all_machines_for_an_image() -> None:
+    chosen = boot.choose(boot.options().parse(["--image", "debian:6.1", "--all"]))
+    assert {"vtd", "amdvi", "none"} <= {each.name for each in chosen}
+    assert all(each.arch.name == "x86_64" and not each.probe for each in chosen)
+
+
+def test_a_column_for_each() -> None:
+    its = table.several(["debian:6.1", "debian:7.3"], 14)
+    cells = [table.Cell("DMA-FQ", "-"), table.Cell("DMA", "-", (), "strict, though")]
+    row = its.row("vtd-nopt", "iommu.strict=0", "0000:00:02.0", cells)
+    assert row.split() == ["vtd-nopt", "iommu.strict=0", "0000:00:02.0", "FQ", "DMA*"]
+    assert its.head[1].index("debian:7.3") == row.index("DMA*")
