@@ -743,6 +743,7 @@ static void judge_boot(void)
 	if (!args.no_writes)
 		check_writes();
 	check_kernel();
+	ksft_print_cnts();
 }
 
 /* The program @argv[0] of / speaks for itself, also if it fails. */

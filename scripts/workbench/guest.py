@@ -22,7 +22,7 @@ RESET = "the host has reset it"  # a line in the log; what precedes it is no lon
 _FLOOD = 64 << 20  # bytes: more than any guest has to say
 _GRACE = 10  # seconds for timeout(1) to end a guest, before we do
 _MONITOR = 20.0  # seconds until QEMU has to have answered
-_DISKS = 6
+DISKS = 6
 _NOT_RUN = (125, 126, 127)  # what timeout(1) ends with if it cannot run a program
 
 
@@ -86,7 +86,7 @@ def machine_options(machine: Machine, nvme: bool = True) -> list[str]:
     options = [*machine.qemu, *machine.arch.disks, *(machine.arch.nvme if nvme else ())]
     for port in machine.external:
         options += ["-acpitable", f"file={port.table}"]
-    for number in range(_DISKS):
+    for number in range(DISKS):
         options += ["-blockdev", disk(f"disk{number}")]
     return options
 
@@ -106,10 +106,15 @@ def trace_options(machine: Machine, trace: Path) -> list[str]:
     return options
 
 
+def command_line(arch: Arch, words: Sequence[str]) -> str:
+    """Return the kernel's command line, with words of a machine's and others."""
+    return " ".join([f"console={arch.console}", "panic=-1", *arch.append, *words])
+
+
 def kernel_options(arch: Arch, image: Path, initrd: Path, words: Sequence[str]) -> list[str]:
     """Return the options for what boots, with words for the kernel's command line."""
-    line = [f"console={arch.console}", "panic=-1", *arch.append, *words]
-    return ["-kernel", str(image), "-initrd", str(initrd), "-append", " ".join(line)]
+    line = command_line(arch, words)
+    return ["-kernel", str(image), "-initrd", str(initrd), "-append", line]
 
 
 class MonitorError(Exception):

@@ -43,6 +43,8 @@ BUILD = _needs(
 )
 GUEST = _needs("gcc:gcc", "libc6-dev", "acpica-tools:iasl")
 IMAGE = _needs("kmod:modprobe", "zstd:zstd")
+YAML = _needs("python3-yaml")
+LAVA = _needs("lava-common", "lava-dispatcher", "python3-yaml")
 GIT = _needs("git:git", "perl:perl", "python3-yaml")
 CHECK = _needs(
     *("sparse:sparse", f"clang-format{LLVM}:clang-format{LLVM}", "shellcheck:shellcheck"),

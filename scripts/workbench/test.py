@@ -24,9 +24,11 @@ Exit status: 0 all passed; 1 some failed; 2 bad argument, or some could not be m
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,7 +40,7 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import check, chroot, events, kernel, machine, packages, patches, paths
-from workbench import policy, process, progress, setup, verb
+from workbench import policy, process, progress, setup, verb, verdict
 from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH, based_on
 from workbench.repository import Repository
@@ -248,6 +250,8 @@ REFUSALS = (
     ("'s390'", "kunit", "--arch", "s390", "--64k"),
     ("'nosuch'", "mutate", "nosuch"),
     ("'nosuch'", "check", "nosuch"),
+    ("'vtd-late'", "lava", "vtd-late"),
+    ("'nosuch'", "lava", "nosuch"),
     ("'/nowhere'", "series", "apply", "/nowhere"),
     ("'frob'", "series", "frob"),
     ("Changes in v2", "series", "mail", "--version", "2"),
@@ -906,6 +910,82 @@ def slow_static(run: Run) -> str:
     return run.good(script("check"), *SLOW_CHECKS)
 
 
+def _lava_jobs(run: Run, *words: str) -> Path:
+    """Have jobs for LAVA written; return their directory."""
+    directory = run.directory / "jobs"
+    run.good(script("lava"), "--output", directory, *words)
+    return directory
+
+
+_VALIDATE = """
+import sys, yaml
+from lava_common.schemas import validate
+for name in sys.argv[1:]:
+    with open(name) as file:
+        validate(yaml.safe_load(file), strict=True)
+"""
+
+
+def lava_schema(run: Run) -> str:
+    """every job is one by LAVA's own schema, and the templates are"""
+    directory = _lava_jobs(run)
+    jobs = [file for file in directory.glob("*.yaml") if ".device" not in file.name]
+    python = ["/usr/bin/python3", "-B", "-c", _VALIDATE]
+    run.good(*python, *jobs)
+    wrong = run.directory / "wrong.yaml"
+    wrong.write_text(jobs[0].read_text().replace("monitors:", "monitor:"))
+    run.fails(1, "Invalid", *python, str(wrong))
+    return f"{len(jobs)} passed, 0 failed"
+
+
+def _run_by_lava(run: Run, directory: Path, name: str) -> dict[tuple[str, str], str]:
+    """Have lava-run run a job to its end; return each result by its suite and case."""
+    device, job = directory / f"{name}.device.yaml", directory / f"{name}.yaml"
+    words: list[str | Path] = ["--job-id", "1", "--output-dir", run.directory / "out"]
+    said = run.good("lava-run", *words, "--device", device, job)
+    yaml = importlib.import_module("yaml")
+    lines = [yaml.safe_load(line) for line in said.splitlines() if '"lvl": "results"' in line]
+    found = [line["msg"] for line in lines if line["msg"]["definition"] != "lava"]
+    return {(each["definition"], each["case"]): each["result"] for each in found}
+
+
+def _run_by_boot(run: Run, name: str, strict: str) -> dict[tuple[str, str], str]:
+    """Have scripts/boot boot the same; return its results as LAVA calls them."""
+    words = [name, "--kernel", "patched", "--strict", strict, "--console"]
+    said = run.good(script("boot"), *words)
+    report = verdict.Parser(bases.find("mainline").stock).parse(said)
+    as_in_lava = {"SUCCESS": "pass", "SKIPPED": "skip"}
+    return {
+        (f"strict-{strict}", re.sub(r"\W+", "_", part.name.lower())): as_in_lava.get(
+            part.status, "fail"
+        )
+        for part in report.parts
+    }
+
+
+def lava_run(run: Run) -> str:
+    """a job that lava-run runs has the verdicts of scripts/boot, and fails if one is wrong"""
+    name = "vtd-nopt"
+    directory = _lava_jobs(run, name)
+    found = _run_by_lava(run, directory, name)
+    wanted = {**_run_by_boot(run, name, "0"), **_run_by_boot(run, name, "1")}
+    # In a lab nobody counts invalidations
+    wanted.update({case: "skip" for case in wanted if case[1].endswith("_invalidates")})
+    if not wanted or found != wanted:
+        raise Wrong(f"it has {sorted(found.items())}, scripts/boot {sorted(wanted.items())}")
+    stock = run.directory / "stock"
+    run.good(script("lava"), "--kernel", "stock", "--output", stock, name)
+    for file in directory.glob("patched-*"):
+        shutil.copyfile(stock / file.name.replace("patched", "stock"), file)
+    found = _run_by_lava(run, directory, name)
+    if (
+        found["strict-0", "types_as_told"] != "fail"
+        or found["strict-1", "types_as_told"] != "pass"
+    ):
+        raise Wrong("with stock, what is told for patched has not failed, or more has")
+    return f"{len(wanted)} passed, 0 failed"
+
+
 def _bare(release: str, how: Callable[[chroot.Call, str, Path], None]) -> Check:
     def check(run: Run) -> None:
         how(run.call, release, run.directory / "top")
@@ -997,6 +1077,7 @@ PARTS: Mapping[str, Part] = {
     "images": Part(
         "kernels that Debian ships, and that they can fail", (images, images_fail), True
     ),
+    "lava": Part("jobs for LAVA, and that they can fail", (lava_schema, lava_run), True),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
     **{
@@ -1076,6 +1157,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = asked.parts or [name for name in PARTS if asked.full or not PARTS[name].is_full]
     needs = [*packages.CHECK, *packages.GIT, *packages.PYTEST, *packages.REPORT]
     needs += packages.BROWSER
+    needs += packages.LAVA if "lava" in chosen else ()
     if any(PARTS[name].is_bare for name in chosen):
         needs += chroot.NEEDS
         if os.getuid() or paths.TOP.stat().st_uid:
