@@ -1,70 +1,60 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What it costs to map and unmap, and to read a disk, behind the IOMMU: for scripts/bench.
+ * What it costs to choose a default domain, to map and to unmap, and how much memory is in
+ * use: for scripts/bench. The guest's clock goes by instructions, 1 ns each, so that a time is
+ * a number of instructions, and the same each time. Nothing here waits for the host.
+ *
  * Does in order what it is told:
  *
  *   device=DEVICE   the PCI device that is mapped for
+ *   count=WHO       IOTLB invalidations are counted, by host or kernel
  *   type=TYPE       that the default domain of its group has to have
- *   count=WHO       IOTLB invalidations are counted, by host or kernel, and judged
- *   cpus=NUMBER     so many CPUs are there
- *   read=DISK,SEGMENTS,SECONDS
- *                   read so many pages at once, again and again
- *   map=THREADS,GRANULE,MODE,SECONDS
- *                   the kernel's dma_map_benchmark; MODE is single or sg
+ *   memory          how much is in use
+ *   choose          have the default domain's type chosen again, as "auto" does
+ *   map=PAGES,MODE  the kernel's dma_map_benchmark maps so many pages, again and again; MODE
+ *                   is single or sg
  *
- * read has to come before map, which takes the driver from DEVICE.
+ * Prints KTAP, a test for each type, memory, choose and map, and before its result what has
+ * been measured, "# bench METRIC WORD VALUE":
  *
- * Prints KTAP, a test for each type, cpus, read and map, and before its result what has been
- * measured, "# bench METRIC WORD VALUE":
- *
- *   boot            microseconds from the start of the kernel's clock to us
- *   used            bytes of memory that were in use then
- *   percpu          bytes of it that are there once for each CPU, as flush queues are
- *   vmalloc         bytes of it that vmalloc() gave, as to a flush queue for all CPUs
- *   groups          how many there are of IOMMU groups
- *   map, unmap      nanoseconds, on average, and that of reading the clock in it
- *   map_sd, unmap_sd
- *                   their standard deviations
- *   rate            maps and unmaps of them in a second
- *   unmaps, invalidations
- *                   how many
- *   reads           in a second
- *   cpu             nanoseconds for each of them that a CPU was not idle
+ *   groups          IOMMU groups
+ *   percpu          bytes that are there once for each possible CPU, as flush queues are
+ *   vmalloc         bytes that vmalloc() gave, as to a flush queue for all CPUs
+ *   slab            bytes of small objects
+ *   choose          instructions, those of reading the clock left out
+ *   all             maps, and unmaps
+ *   loops           those of them that count: the first fifth does not
+ *   map, unmap      instructions of those that count, without reading the clock
+ *   invalidations   of the IOTLB in all loops, if the kernel counts them. If the host does, what
+ *                   is between the bytes MARK_BEGIN and MARK_END on the console counts
  */
-#include <asm/param.h>
+#include <asm/ioctls.h>
 #include <linux/map_benchmark.h>
 #include "guest.h"
-#include "clock.h"
 
-#define DISK_SIZE 0x100000 /* bytes: see workbench/initramfs.py */
-#define MAX_SEGMENTS 64
-
-/* Unmaps that a flush queue of dma-iommu holds, and milliseconds until it is flushed */
-#ifdef __s390__
-#define QUEUE 32767
-#define TIMEOUT 1000
-#else
-#define QUEUE 255
-#define TIMEOUT 10
-#endif
+#define LOOPS 100000
+#define SECONDS 20 /* of the guest's time, more than LOOPS take */
 #define DRIVER "dma_map_benchmark"
+#define MARK_BEGIN "\002"
+#define MARK_END "\003"
+
+/* What a diff in scripts/probe/ has the benchmark take and return in expansion[] */
+struct counts {
+	unsigned long long loops, map, unmap;
+};
 
 static const char *device, *counter;
-static bool lazy;
-static int cpus = 1;
 
 static void report(const char *metric, const char *word, long long value)
 {
 	ksft_print_msg("bench %s %s %lld\n", metric, word, value);
 }
 
-/* The numbers of @word, divided by commas, into @values; what is none is 0 */
-static void split(const char *word, int *values, int count)
+/* Have the host see where in the trace we are: the byte has been sent when this returns. */
+static void mark(const char *byte)
 {
-	while (count--) {
-		*values++ = atoi(word);
-		word = strchr(word, ',') ? strchr(word, ',') + 1 : "";
-	}
+	ksft_print_msg("%s\n", byte);
+	ioctl(1, TCSBRK, 1);
 }
 
 /* They are numbered from 0. */
@@ -80,147 +70,100 @@ static int count_groups(void)
 	return count - 1;
 }
 
-static void report_boot(void)
+static bool report_memory(void)
 {
-	const char *path = "/proc/meminfo";
-	long used;
+	static const struct {
+		const char *metric, *label;
+	} counters[] = {
+		{ "percpu", "Percpu:" },
+		{ "vmalloc", "VmallocUsed:" },
+		{ "slab", "Slab:" },
+	};
+	bool good = true;
+	size_t i;
 
-	report("boot", "-", now() / 1000);
-	used = read_number(path, "MemTotal:") - read_number(path, "MemFree:");
-	report("used", "-", used * 1024LL);
-	report("percpu", "-", read_number(path, "Percpu:") * 1024LL);
-	report("vmalloc", "-", read_number(path, "VmallocUsed:") * 1024LL);
 	report("groups", "-", count_groups());
+	for (i = 0; i < ARRAY_SIZE(counters); i++) {
+		long kib = read_number("/proc/meminfo", counters[i].label);
+
+		good &= kib >= 0;
+		report(counters[i].metric, "-", kib * 1024LL);
+	}
+	return good;
 }
 
-/* Nanoseconds for which the CPUs, all together, have not been idle */
-static long long busy(void)
+static bool leave_driver(void)
 {
-	FILE *file = fdopen(open("/proc/stat", O_RDONLY), "r");
-	char line[256] = "", *pos = line;
-	long long ticks = 0;
-	int column;
-
-	if (!file || !fgets(line, sizeof(line), file))
-		ksft_exit_fail_perror("/proc/stat");
-	fclose(file);
-	/* "cpu  user nice system idle iowait irq softirq": not steal */
-	pos = strchr(line, ' ');
-	for (column = 0; column < 7 && pos; column++) {
-		while (*pos == ' ')
-			pos++;
-		if (column != 3 && column != 4)
-			ticks += atol(pos);
-		pos = strchr(pos, ' ');
-	}
-	return ticks * (1000000000 / HZ);
-}
-
-/* Read into one page again and again, so that no two segments can be merged. */
-static bool read_often(const char *word)
-{
-	struct iovec segments[MAX_SEGMENTS];
-	long long start, end, since;
-	char disk[16] = "";
-	int values[3], i;
-	off_t pos = 0;
-	long reads;
-	void *page;
-	int fd;
-
-	split(word, values, 3);
-	if (!strchr(word, ',') || strchr(word, ',') - word >= (int)sizeof(disk))
+	if (chdir("/sys/bus/pci/devices") || chdir(device))
 		return false;
-	memcpy(disk, word, strchr(word, ',') - word);
-	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	fd = chdir("/dev") ? -1 : open(disk, O_RDONLY | O_DIRECT);
-	if (page == MAP_FAILED || fd < 0 || values[1] > MAX_SEGMENTS)
-		return false;
-	for (i = 0; i < values[1]; i++)
-		segments[i] = (struct iovec){ page, PAGE };
-	since = busy();
-	start = now();
-	for (reads = 0; now() - start < values[2] * 1000000000LL; reads++) {
-		if (syscall(__NR_preadv, fd, segments, values[1], pos, 0) !=
-		    values[1] * PAGE)
-			break;
-		pos = (pos + values[1] * PAGE) % DISK_SIZE;
-	}
-	end = now();
-	since = busy() - since;
-	close(fd);
-	munmap(page, PAGE);
-	if (end - start < values[2] * 1000000000LL)
-		return false;
-	report("reads", word, reads * 1000000000LL / (end - start));
-	report("cpu", word, since / reads);
+	write_file("driver/unbind", device);
 	return true;
+}
+
+/* A diff in scripts/probe/ has the kernel say how long it took. */
+static bool choose(void)
+{
+	long took;
+
+	if (!leave_driver() || !write_file("iommu_group/type", "auto"))
+		return false;
+	took = read_number("/sys/module/iommu/parameters/chosen_ns", "");
+	report("choose", "-", took);
+	return took > 0;
 }
 
 /* Have the benchmark drive the device instead of its own driver. */
 static bool take_device(void)
 {
-	if (chdir("/sys/bus/pci/devices") || chdir(device) ||
-	    !write_file("driver_override", DRIVER))
+	if (!leave_driver() || !write_file("driver_override", DRIVER))
 		return false;
-	write_file("driver/unbind", device);
 	/* The benchmark does not, and without it s390 has no statistics. */
 	write_file("enable", "1");
 	return write_file("/sys/bus/pci/drivers_probe", device);
 }
 
-/*
- * As many as there have to be? Where it is lazy they come when a queue is full, of which
- * each CPU has one, or its time is up.
- */
-static bool judge_count(long count, long unmaps, long ms)
+static bool run_benchmark(struct map_benchmark *map, long *count)
 {
-	if (!lazy)
-		return count >= unmaps;
-	if (unmaps > 2 * QUEUE * cpus && !count)
-		return false;
-	return count <= unmaps / QUEUE + (ms / TIMEOUT + 1) * cpus;
+	bool by_kernel = counter && !strcmp(counter, "kernel");
+	int fd, ret;
+
+	if (by_kernel)
+		*count = count_invalidations(device, counter);
+	fd = open("/sys/kernel/debug/" DRIVER, O_RDWR);
+	mark(MARK_BEGIN);
+	ret = ioctl(fd, DMA_MAP_BENCHMARK, map);
+	mark(MARK_END);
+	close(fd);
+	if (by_kernel)
+		*count = count_invalidations(device, counter) - *count;
+	return !ret;
 }
 
 static bool map_often(const char *word)
 {
-	struct map_benchmark map = {};
-	long unmaps, count = 0;
-	long long start;
-	int values[4];
-	int fd, ret;
+	struct counts counts = { .loops = LOOPS };
+	struct map_benchmark map = {
+		.threads = 1,
+		.granule = atoi(word),
+		.map_mode = strstr(word, "sg") ? DMA_MAP_BENCH_SG_MODE :
+						 DMA_MAP_BENCH_SINGLE_MODE,
+		.seconds = SECONDS,
+		.node = -1,
+		.dma_bits = 64, /* those of s390 begin above 4 GiB */
+	};
+	long count = 0;
 
-	split(word, values, 4);
-	map.threads = values[0];
-	map.granule = values[1];
-	map.map_mode = strstr(word, "sg") ? DMA_MAP_BENCH_SG_MODE :
-					    DMA_MAP_BENCH_SINGLE_MODE;
-	map.seconds = values[3];
-	map.node = -1;
-	map.dma_bits = 64; /* those of s390 begin above 4 GiB */
-	if (!take_device())
+	memcpy(map.expansion, &counts, sizeof(counts));
+	if (!take_device() || !run_benchmark(&map, &count))
 		return false;
-	if (counter)
-		count = count_invalidations(device, counter);
-	start = now();
-	fd = open("/sys/kernel/debug/" DRIVER, O_RDWR);
-	ret = ioctl(fd, DMA_MAP_BENCHMARK, &map);
-	close(fd);
-	if (ret)
-		return false;
-	memcpy(&unmaps, map.expansion, sizeof(unmaps));
-	report("map", word, map.avg_map_100ns);
-	report("unmap", word, map.avg_unmap_100ns);
-	report("map_sd", word, map.map_stddev);
-	report("unmap_sd", word, map.unmap_stddev);
-	report("rate", word, unmaps / map.seconds);
-	report("unmaps", word, unmaps);
-	if (!counter || !unmaps)
-		return unmaps > 0;
-	count = count_invalidations(device, counter) - count;
-	report("invalidations", word, count);
-	return judge_count(count, unmaps, (now() - start) / 1000000);
+	memcpy(&counts, map.expansion, sizeof(counts));
+	report("all", word, counts.loops + counts.loops / 4);
+	report("loops", word, counts.loops);
+	report("map", word, counts.map);
+	report("unmap", word, counts.unmap);
+	if (count)
+		report("invalidations", word, count);
+	return counts.loops == LOOPS;
 }
 
 /* Has the default domain the type that it is to have? */
@@ -228,24 +171,7 @@ static bool check_type(const char *type)
 {
 	char buf[16];
 
-	if (!read_type(device, buf, sizeof(buf)))
-		return false;
-	lazy = !strcmp(type, "DMA-FQ");
-	return !strcmp(buf, type);
-}
-
-/* Are there @count of them, as /proc/stat has a line "cpu0" for each? */
-static bool check_cpus(int count)
-{
-	FILE *file = fdopen(open("/proc/stat", O_RDONLY), "r");
-	char line[256];
-
-	if (!file)
-		return false;
-	for (cpus = 0; fgets(line, sizeof(line), file);)
-		cpus += !strncmp(line, "cpu", 3) && line[3] != ' ';
-	fclose(file);
-	return cpus == count;
+	return read_type(device, buf, sizeof(buf)) && !strcmp(buf, type);
 }
 
 /* What follows @name if @arg begins with it, else NULL */
@@ -257,31 +183,20 @@ static const char *value_of(const char *arg, const char *name)
 /* Is it a test, and not only for later ones? */
 static bool is_test(const char *arg)
 {
-	return value_of(arg, "type=") || value_of(arg, "cpus=") ||
-	       value_of(arg, "read=") || value_of(arg, "map=");
+	return !value_of(arg, "device=") && !value_of(arg, "count=");
 }
 
-static void obey(const char *arg)
+static bool obey(const char *arg)
 {
-	bool good;
-
-	if (value_of(arg, "device="))
-		device = value_of(arg, "device=");
-	else if (value_of(arg, "count="))
-		counter = value_of(arg, "count=");
-	else if (!is_test(arg))
-		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
-	if (!is_test(arg))
-		return;
 	if (value_of(arg, "type="))
-		good = check_type(value_of(arg, "type="));
-	else if (value_of(arg, "cpus="))
-		good = check_cpus(atoi(value_of(arg, "cpus=")));
-	else if (value_of(arg, "read="))
-		good = read_often(value_of(arg, "read="));
-	else
-		good = map_often(value_of(arg, "map="));
-	ksft_test_result(good, "%s\n", arg);
+		return check_type(value_of(arg, "type="));
+	if (value_of(arg, "map="))
+		return map_often(value_of(arg, "map="));
+	if (!strcmp(arg, "memory"))
+		return report_memory();
+	if (!strcmp(arg, "choose"))
+		return choose();
+	ksft_exit_fail_msg("argument %s is none of ours\n", arg);
 }
 
 int main(int argc, char *argv[])
@@ -293,8 +208,13 @@ int main(int argc, char *argv[])
 	for (i = 1; i < argc; i++)
 		tests += is_test(argv[i]);
 	ksft_set_plan(tests);
-	report_boot();
-	for (i = 1; i < argc; i++)
-		obey(argv[i]);
+	for (i = 1; i < argc; i++) {
+		if (value_of(argv[i], "device="))
+			device = value_of(argv[i], "device=");
+		else if (value_of(argv[i], "count="))
+			counter = value_of(argv[i], "count=");
+		else
+			ksft_test_result(obey(argv[i]), "%s\n", argv[i]);
+	}
 	ksft_finished();
 }

@@ -12,7 +12,7 @@ from typing import Sequence
 import pytest
 
 from workbench import base, boot, check, commits, kernel, kunit, mails, paths
-from workbench import process, series, suites, summary, verdict
+from workbench import process, series, suites, verdict
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
@@ -309,63 +309,3 @@ def test_every_shell_file_is_checked() -> None:
     assert {".ci/run", "scripts/boot", "scripts/workbench/start.sh"} <= names
     verbs = {path for path in (paths.TOP / "scripts").iterdir() if path.stat().st_mode & 0o111}
     assert {f"scripts/{path.name}" for path in verbs if path.is_file()} <= names
-
-
-def _samples(*pairs: "tuple[int, int]") -> list[summary.Row]:
-    head = {"machine": "vtd-nopt", "strict": "0", "cpus": "2", "devices": "0"}
-    head |= {"round": "1", "metric": "unmap", "word": "1 1 single 1"}
-    rows: list[summary.Row] = []
-    for half, pair in enumerate(pairs):
-        for name, value in zip(("stock", "patched"), pair):
-            rows.append({**head, "half": str(half), "kernel": name, "value": str(value)})
-    return rows
-
-
-@pytest.mark.parametrize(
-    "ratio, says, pairs",
-    [
-        ("2.000", "better", [(1000, 500), (1010, 505), (1020, 510)]),
-        ("0.500", "worse", [(500, 1000), (505, 1010), (510, 1020)]),
-        ("1.000", summary.NONE_SEEN, [(1000, 1000), (1000, 1000)]),
-        ("1.100", summary.NONE_SEEN, [(1100, 1000), (1000, 1100), (1300, 1000), (1100, 1000)]),
-        ("2.000", summary.NONE_SEEN, [(1000, 500)]),  # one pair tells nothing of the spread
-    ],
-)
-def test_sums(ratio: str, says: str, pairs: "list[tuple[int, int]]") -> None:
-    row = summary.summarise(_samples(*pairs))[-1]
-    assert (row["ratio"], row["says"]) == (ratio, says)
-
-
-SAME = [(1000, 1000), (1000, 1001), (1001, 1000)]
-SLOWER = [(1000, 1100), (1000, 1101), (1001, 1100)]
-NEAR = [(1000, 1012), (1000, 1020), (1000, 1022), (1000, 1028)]
-
-
-@pytest.mark.parametrize(
-    "before, now, is_slower, same",
-    [
-        (SAME, SAME, False, "1 of 1"),
-        (SLOWER, SLOWER, True, "1 of 1"),
-        (SAME, SLOWER, True, "0 of 1"),
-        (SLOWER, SAME, False, "0 of 1"),
-        (SAME, NEAR, False, "0 of 1"),  # 1 is outside the interval, but not far
-    ],
-)
-def test_compared(
-    before: "list[tuple[int, int]]", now: "list[tuple[int, int]]", is_slower: bool, same: str
-) -> None:
-    def rows(pairs: "list[tuple[int, int]]") -> list[summary.Row]:
-        return summary.summarise({**each, "machine": "vtd"} for each in _samples(*pairs))
-
-    found = summary.compare(rows(before), rows(now))
-    assert found.is_slower is is_slower
-    assert found.lines[-1].startswith(f"{same} ratios are as before")
-    with pytest.raises(CannotTell):
-        summary.compare([], rows(now))
-
-
-def test_what_is_no_summary(tmp_path: Path) -> None:
-    for name, content in (("a", ""), ("b", "x,y\n1,2\n")):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(CannotTell, match="must be a summary.csv"):
-            summary.read(tmp_path / name)

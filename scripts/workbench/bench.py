@@ -2,85 +2,122 @@
 """
 Usage: scripts/bench [OPTION ...]
 
-Measure what the change costs and what it buys, on emulated machines: how long a map, an
-unmap and a read of a disk take, how often the IOTLB is invalidated, how long a boot takes
-and how much memory it needs. Stock and patched take turns, see scripts/measures. Installs,
-fetches and builds what is missing first; then nothing else should run.
+Measure what the change costs and what it buys, on emulated machines, in figures that are
+the same each time: QEMU's clock goes by instructions (-icount), one CPU runs, and nothing
+waits for the host. With stock and patched: how many instructions it takes to choose a
+default domain, to map and to unmap, and how often unmaps invalidate the IOTLB. What is
+measured is in scripts/measures; rows of memory and loads may be added there. Installs,
+fetches and builds what is missing first.
 
-  --quick          in 2 minutes; without it, in 15
+  --quick          only what calls take: no memory, no loads
   --base BASE      mainline (the default), newest or a directory with a tree that the diffs
                    in scripts/probe/ fit, see scripts/setup
-  --baseline FILE  compare with FILE, a summary.csv of before, see scripts/report
-  --output DIR     where to, build/bench unless given; what an earlier run has left
-                   there is overwritten
-  --with NAME      both kernels with related/NAME.patch on top; may be given again
+  --baseline FILE  compare with FILE, a bench.csv of before
+  --output DIR     where to, build/bench unless given; what an earlier run has left there is
+                   overwritten
+  --with NAME      both kernels with related/NAME.patch on top, or with a diff of your own
+                   if NAME has a "/"; may be given again
   --machine NAME   only this one of scripts/measures
-  --strict 0|1     only with this iommu.strict
   --timeout SECONDS
-                   until a guest counts as hung, 120 unless given
+                   until a guest counts as hung, 60 unless given
 
 Writes to DIR, and prints where:
-  samples.csv      every value that a guest has measured, with its units in
-                   scripts/guest/bench.c; and what of the host's time others than this took
-                   and what was stolen from it, in percent
+  bench.csv        every figure, with its unit. Two runs write the same
+  loads.csv        how often loads invalidate, with the least and most of two boots
   about            on what, and with which command
-  summary.csv      medians, and how much better patched is, see
-                   scripts/workbench/summary.py
-  report.html      the same to look at, see scripts/report
+  report.html      all of that to look at, and what follows for hardware by a model
 
-Exit status: 0 done; 1 a guest failed, or with --baseline patched is slower than stock where
-it must not differ; 2 it could not be found out.
+Exit status: 0 done; 1 a guest failed, stock and patched differ where they may not, or with
+--baseline something is not as it was; 2 it could not be found out.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import re
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Iterator, Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import build, emulator, guest, initramfs, kernel, machine, measures
-from workbench import packages, paths, policy, process, progress, report, setup, summary
+from workbench import build, emulator, figures, guest, initramfs, kernel, loads, machine
+from workbench import measures, packages, page, paths, policy, process, progress, setup
 from workbench import verb, verdict
+from workbench.job import Job, Way
 from workbench.measures import Measure
 from workbench.repository import Repository
-from workbench.status import NOT_AS_EXPECTED, CannotTell
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_one_of
 
 KERNELS = ("stock", "patched")
+# What the kernels have of scripts/config/ beside what every kernel has
+MORE = {measures.CALLS: (), measures.MEMORY: ("cpus",), measures.LOAD: ("loads",)}
+TIMES = 2  # that a load is measured
+TRIES = 3  # of a boot: QEMU 7.2 with -icount was seen to hang before the guest's first word
+# An instruction takes 1 ns, and so does a wait for nothing
+CLOCK = ("-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1")
+# So that a tick of the clock is taken for just a nanosecond, and nothing is there to correct it
+PARAMETERS = {"x86_64": ("tsc_early_khz=1000000", "hpet=disable", "pmtmr=0")}
+# What QEMU traces when a byte is sent to the console, and the bytes that guest/bench.c sends
+_MARK = re.compile(r"(?:serial_write|pl011_write) .*?0x0+ .*?0x0*([23])\b")
+_SENT = {"ttyS0": "serial_write", "ttyAMA0": "pl011_write"}
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One boot: of which round and half of it, which machine, kernel and measure."""
+class Boot:
+    """One boot, and what is measured in it. cpus: that are possible. ports: that are added."""
 
-    round: int
-    half: int
-    machine: machine.Machine
-    kernel: str
-    measure: Measure
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """What samples.csv says of it."""
-        return {
-            "round": str(self.round),
-            "half": str(self.half),
-            "machine": self.machine.name,
-            "kernel": self.kernel,
-            "strict": self.measure.strict,
-            "cpus": str(self.measure.cpus),
-            "devices": str(self.measure.devices),
-        }
+    row: Measure
+    job: Job
+    cpus: int = 1
+    ports: int = 0
+    number: int = 1
 
     @property
     def name(self) -> str:
         """What it is called, and its log."""
-        return "+".join(self.columns.values())
+        more = "+".join(map(str, (self.cpus, self.ports, self.number)))
+        return f"{self.row.kind}+{self.job.name}+{more}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What a file says of it."""
+        is_memory = self.row.kind == measures.MEMORY
+        return {
+            "machine": self.job.machine.name,
+            "kernel": self.job.kernel,
+            "with": " ".join(self.job.related),
+            "strict": self.job.way.setting.strict,
+            "cpus": str(self.cpus) if is_memory else "",
+            "ports": str(self.ports) if is_memory else "",
+        }
+
+
+def plan(
+    rows: Sequence[Measure],
+    machines: Mapping[str, machine.Machine],
+    related: tuple[str, ...] = (),
+) -> list[Boot]:
+    """Return all boots."""
+    found = []
+    for row in rows:
+        for name in KERNELS:
+            for strict in ("0", "1"):
+                way = Way(policy.Setting(strict, "0"), (f"iommu.strict={strict}",))
+                job = Job(machines[row.machine], name, way, related)
+                if row.kind == measures.CALLS:
+                    found.append(Boot(row, job))
+                elif row.kind == measures.LOAD:
+                    found += [Boot(row, job, number=each + 1) for each in range(TIMES)]
+                elif strict == "0":
+                    found += [
+                        Boot(row, job, cpus, ports)
+                        for cpus in row.numbers(0)
+                        for ports in row.numbers(1)
+                    ]
+    return found
 
 
 class Failed(Exception):
@@ -89,226 +126,276 @@ class Failed(Exception):
 
 @dataclass
 class Bench:
-    """What is there to measure with."""
+    """What is there to measure with, and what has been."""
 
     base: bases.Base
     run: Path
     parser: verdict.Parser
     limit: int
     related: Sequence[str] = ()
-    images: dict[tuple[str, str], Path] = field(default_factory=dict)
+    images: dict[tuple[str, str, str], Path] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
-    samples: list[summary.Row] = field(default_factory=list)
+    objects: dict[tuple[str, str], Path] = field(default_factory=dict)
 
-    def prepare(self, archs: Sequence[machine.Arch]) -> None:
-        """Build stock and patched with the diffs in scripts/probe/, which some machines
-        need, and which make the benchmark precise on all."""
-        kernels = {"stock": kernel.stock(self.base), "patched": kernel.patched(self.base)}
-        kernels = {
-            name: kernel.with_related(plain, self.related) for name, plain in kernels.items()
-        }
-        for arch in archs:
-            for name, plain in kernels.items():
-                built = kernel.probed(plain)
-                image = self.run / f"{built.name}-{arch.name}"
-                self.images[name, arch.name] = build.build_one(built, arch, image)
+    def prepare(self, boots: Sequence[Boot]) -> None:
+        """Build all kernels, and what their guests boot with beside them."""
+        wanted = dict.fromkeys((boot.job.machine.arch, boot.row.kind) for boot in boots)
+        for arch, kind in wanted:
+            for name, built in self._kernels().items():
+                image = self.run / f"{name}-{arch.name}-{kind}"
+                self.images[name, arch.name, kind] = build.build_one(
+                    built, arch, image, MORE[kind]
+                )
+                target = build.Target(arch.name, arch.image, MORE[kind])
+                obj = built.tree / f"obj-{target.name}"
+                if kind == measures.CALLS:
+                    self.objects[name, arch.name] = obj / "drivers/iommu"
                 files = self.run / f"guest-{arch.name}"
                 if not files.exists():
-                    obj = built.tree / f"obj-{arch.name}"
                     sources = initramfs.Sources(self.base.stock, [obj / "usr/include"])
                     initramfs.guest_files(sources, arch, obj / "guest", files)
 
-    def boot(self, sample: Sample, counted: bool) -> list[tuple[str, str, str]]:
-        """Boot once; return each METRIC, WORD and VALUE that the guest has measured."""
-        each, measure = sample.machine, sample.measure
-        log = self.run / sample.name
-        trace = self.run / f"{sample.name}.trace"
-        initrd = self.run / f"{sample.name}.initrd"
+    def _kernels(self) -> Mapping[str, kernel.Kernel]:
+        """Return stock and patched with the diffs in scripts/probe/, which some machines
+        need, and which make the benchmark precise on all."""
+        plain = {"stock": kernel.stock(self.base), "patched": kernel.patched(self.base)}
+        probed = {name: kernel.probed(each) for name, each in plain.items()}
+        probed["patched"] = replace(probed["patched"], like=probed["stock"])
+        if not self.related:
+            return probed
+        return {
+            name: replace(
+                kernel.probed(kernel.with_related(each, self.related)), like=probed[name]
+            )
+            for name, each in plain.items()
+        }
+
+    def boot(self, boot: Boot) -> "Outcome":
+        """Boot once; return what has been measured."""
+        each = boot.job.machine
+        log = self.run / boot.name
+        trace = self.run / f"{boot.name}.trace"
+        initrd = self.run / f"{boot.name}.initrd"
         files = self.run / f"guest-{each.arch.name}"
-        told = _told(sample, counted)
+        told = _told(boot)
         initramfs.tell(files / "initramfs.cpio", told, initrd)
-        # On arm64 with two CPUs, one boot in fifty waits for ever for an interrupt of QEMU's
-        has_nvme = any("nvme" in word for word in measure.words)
-        command = guest.qemu(each.arch, "tcg", each.emulator) + guest.machine_options(
-            each, has_nvme
-        )
-        command += ["-smp", str(measure.cpus), *_more_devices(measure.devices)]
-        if counted:
-            trace.touch()
-            command += guest.trace_options(each, trace)
-        words = [*each.append, "quiet", f"iommu.strict={measure.strict}"]
-        image = self.images[sample.kernel, each.arch.name]
+        trace.touch()
+        command = guest.qemu(each.arch, "tcg", each.emulator) + list(_options(boot))
+        command += guest.trace_options(each, trace)
+        if boot.row.kind == measures.CALLS and each.arch.console in _SENT:
+            command += ["-D", str(trace), "-trace", _SENT[each.arch.console]]
+        image = self.images[boot.job.kernel, each.arch.name, boot.row.kind]
+        words = [*each.append, "quiet", *boot.job.way.words]
+        words += PARAMETERS.get(each.arch.name, ())
         command += guest.kernel_options(each.arch, image, initrd, words)
         self.commands.setdefault(each.name, " ".join(command).replace(f"{self.run}/", ""))
-        outcome = guest.run(guest.Boot(command, files, self.limit, log, trace))
+        ended = run_guest(guest.Boot(command, files, self.limit, log, trace))
+        counts = list(_between_marks(trace))
         for used in (trace, initrd):
             paths.remove(used)
-        return self._judge(log, outcome, told)
+        return Outcome(boot, self._console(log, ended, told), counts)
 
-    def _judge(
-        self, log: Path, outcome: guest.Outcome, told: Sequence[str]
-    ) -> list[tuple[str, str, str]]:
-        if outcome.fault:
+    def _console(self, log: Path, ended: guest.Outcome, told: Sequence[str]) -> str:
+        """Return what the guest has said, if it is as expected."""
+        if ended.fault:
             paths.keep(self.run)
-            raise CannotTell(f"{outcome.fault} ({log})")
+            raise CannotTell(f"{ended.fault} ({log})")
         console = log.read_text(errors="replace")
-        tests = [line for line in told if re.match("(type|cpus|read|map)=", line)]
-        expected = [verdict.Expected(line) for line in tests]
-        said = verdict.complaints(self.parser.parse(console), expected)
-        why = outcome.why or "; ".join(said)
+        said = verdict.complaints(self.parser.parse(console), list(_expected(told)))
+        why = ended.why or "; ".join(said)
         if why:
             paths.keep(self.run)
             raise Failed(log, why)
-        found = re.findall(r"^# bench (\S+) (\S+) (-?\d+)\r?$", console, re.M)
-        return [(metric, word.replace(",", " "), value) for metric, word, value in found]
+        return console
 
 
-def _told(sample: Sample, counted: bool) -> list[str]:
-    """Return what the guest is told, see scripts/guest/bench.c."""
-    each, measure = sample.machine, sample.measure
-    setting = policy.Setting("1" if each.strict else measure.strict, "0")
-    device = each.devices[0]
-    type_ = policy.boot_type(device.policy, setting, sample.kernel)
-    told = ["bench", f"device={device.address}", f"cpus={measure.cpus}", f"type={type_}"]
-    words = [word for word in measure.words if not counted or word.startswith("map=")]
-    if counted:
-        told.append("count=kernel" if each.count == ("kernel",) else "count=host")
-    return told + words
+def run_guest(one: guest.Boot) -> guest.Outcome:
+    """Run a guest; run it again if it has hung before its first word."""
+    for _ in range(TRIES):
+        if one.trace:
+            one.trace.write_bytes(b"")
+        ended = guest.run(one)
+        if not ended.why or "TAP version" in one.log.read_text(errors="replace"):
+            break
+    return ended
 
 
-def _more_devices(count: int) -> Iterator[str]:
-    """Yield the options for so many disks, each below a port of its own."""
-    for number in range(count):
-        slot = f"{16 + number // 8:x}.{number % 8}"  # QEMU takes it for hexadecimal
-        port = f"pcie-root-port,id=port{number},chassis={number},hotplug=off"
-        disk = f"virtio-blk-pci,bus=port{number},drive=more{number}"
-        yield from ("-blockdev", guest.disk(f"more{number}"))
-        yield from ("-device", f"{port},multifunction=on,addr={slot}")
-        yield from ("-device", f"{disk},iommu_platform=on,disable-legacy=on")
-    if count:
-        yield from ("-m", "512")
+def _told(boot: Boot) -> list[str]:
+    """Return what the guest is told, see scripts/guest/bench.c and loads.c."""
+    job = boot.job
+    if boot.row.kind == measures.LOAD:
+        return ["loads", "count=host", *(_told_of(load, job) for load in _loads(boot.row))]
+    device = job.machine.devices[0]
+    told = ["bench", f"device={device.address}", f"type={job.type_of(device)}"]
+    if boot.row.kind == measures.MEMORY:
+        return [*told, "memory"]
+    if job.machine.count:
+        who = "kernel" if job.machine.count == ("kernel",) else "host"
+        told.append(f"count={who}")
+    return [*told, *boot.row.words]
 
 
-def in_turn(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (machine, kernel) for each boot of half a round: stock, patched, patched, stock."""
-    order = list(KERNELS)
-    turns = []
-    for name in names:
-        turns += [(name, each) for each in order]
-        order.reverse()
-    return turns
+def _loads(row: Measure) -> list[loads.Load]:
+    return [load for load in loads.read() if load.name in row.words]
 
 
-def plan(rows: Sequence[Measure], machines: Mapping[str, machine.Machine]) -> list[Sample]:
-    """Return all boots that are measured, in order."""
-    found = []
-    for number in range(1, max(row.rounds for row in rows) + 1):
-        for row in rows if number % 2 else list(reversed(rows)):
-            if number > row.rounds:
-                continue
-            turns = in_turn(row.machines)
-            for half, turn in ((1, turns), (2, turns[::-1])):
-                found += [
-                    Sample(number, half, machines[name], each, row) for name, each in turn
-                ]
-    return found
+def _told_of(load: loads.Load, job: Job) -> str:
+    words = [load.name, loads.expectation(job, load), load.device, load.how]
+    return " ".join([*words, str(load.number)])
 
 
-def _ticks() -> tuple[float, float, float]:
-    """Return the host's ticks: those that others than we took, that were stolen, and all."""
-    with open("/proc/stat", encoding="utf-8") as file:
-        user, nice, system, idle, wait, irq, softirq, stolen = map(
-            int, file.readline().split()[1:9]
-        )
-    spent = os.times()
-    ours = (
-        spent.user + spent.system + spent.children_user + spent.children_system
-    ) * os.sysconf("SC_CLK_TCK")
-    busy = user + nice + system + irq + softirq
-    return busy - ours, stolen, busy + idle + wait + stolen
+def _expected(told: Sequence[str]) -> Iterator[verdict.Expected]:
+    """Yield what the guest has to report."""
+    for line in told[1:]:
+        if told[0] == "bench" and not re.match("device=|count=", line):
+            yield verdict.Expected(line)
+        elif told[0] == "loads" and line != "count=host":
+            yield verdict.Expected(" ".join(line.split()[:2]))
+    if told[0] == "loads":
+        yield verdict.Expected("kernel log")
 
 
-def _shares(before: tuple[float, float, float]) -> dict[str, str]:
-    """Return what has been taken since, in percent."""
-    others, stolen, everything = (now - was for now, was in zip(_ticks(), before))
-    everything = max(everything, 1)
-    # They are not counted at the same time
-    return {
-        "others": f"{100 * max(others, 0) / everything:.1f}",
-        "stolen": f"{100 * stolen / everything:.1f}",
-    }
+def _options(boot: Boot) -> Iterator[str]:
+    """Yield QEMU's options for what the guest has.
 
-
-def _record(
-    bench: Bench,
-    sample: Sample,
-    found: Sequence[tuple[str, str, str]],
-    shares: Mapping[str, str],
-) -> None:
-    for metric, word, value in found:
-        row = {**sample.columns, "metric": metric, "word": word, "value": value}
-        bench.samples.append({**row, **shares})
-
-
-def count_all(
-    bench: Bench, rows: Sequence[Measure], machines: Mapping[str, machine.Machine]
-) -> None:
-    """Have each machine's invalidations counted, in round 0.
-
-    No speed is measured, so they need not take turns.
+    Where calls are measured nothing does I/O: its first disk is a random number generator,
+    which no driver uses.
     """
-    wanted = [
-        Sample(0, 0, machines[name], each, row)
-        for row in rows
-        for name, each in in_turn(row.machines)
-        if machines[name].count and any(word.startswith("map=") for word in row.words)
-    ]
+    each = boot.job.machine
+    yield from each.qemu
+    yield from CLOCK
+    yield from ("-smp", f"1,maxcpus={boot.cpus}")
+    if boot.row.kind == measures.LOAD:
+        yield from (*each.arch.disks, *each.arch.nvme)
+        for number in range(2):
+            yield from ("-blockdev", f"null-co,node-name=disk{number},{_ZEROES}")
+        for load in _loads(boot.row):
+            yield from load.qemu
+        return
+    for word in each.arch.disks:
+        yield word.replace("virtio-blk-pci", "virtio-rng-pci").replace(",drive=disk0", "")
+    for number in range(boot.ports):
+        slot = f"{16 + number // 8:x}.{number % 8}"  # QEMU takes it for hexadecimal
+        port = f"pcie-root-port,id=port{number},chassis={number},multifunction=on"
+        yield from ("-device", f"{port},addr={slot}")
+    if boot.row.kind == measures.MEMORY:
+        yield from ("-m", "1024")
 
-    def count(sample: Sample) -> list[tuple[str, str, str]]:
-        label = f"count invalidations: {sample.machine.name} {sample.kernel}"
-        with progress.activity(f"{label} iommu.strict={sample.measure.strict}"):
-            return bench.boot(sample, counted=True)
+
+_ZEROES = "size=1048576,read-zeroes=on"
+
+
+def _between_marks(trace: Path) -> Iterator[int]:
+    """Yield how many invalidations there were between each two marks of guest/bench.c."""
+    count = -1
+    with open(trace, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if not re.search("serial_write|pl011_write", line):
+                count += count >= 0
+                continue
+            mark = _MARK.search(line)
+            if mark and mark[1] == "2":
+                count = 0
+            elif mark and count >= 0:
+                yield count
+                count = -1
+
+
+@dataclass
+class Outcome:
+    """What came of a boot: its console, and what was counted between its marks."""
+
+    boot: Boot
+    console: str
+    counts: Sequence[int]
+
+    def _found(self) -> Iterator[tuple[str, str, int]]:
+        """Yield each METRIC, WORD and VALUE that the guest has measured."""
+        for metric, word, value in _MEASURED.findall(self.console):
+            yield metric, "" if word == "-" else word, int(value)
+
+    def rows(self) -> Iterator[figures.Row]:
+        """Yield the figures."""
+        found = {(metric, word): value for metric, word, value in self._found()}
+        mapped = [word for metric, word in found if metric == "loops"]
+        if self.boot.job.machine.count and self.counts:
+            if len(self.counts) != len(mapped):
+                raise CannotTell(f"{self.boot.name}: marks are missing in QEMU's trace")
+            found.update((("invalidations", word), n) for word, n in zip(mapped, self.counts))
+        job = self.boot.job
+        is_strict = job.type_of(job.machine.devices[0]) == "DMA"
+        for (metric, word), value in found.items():
+            if metric == "invalidations" and is_strict and value < found["all", word]:
+                raise CannotTell(f"{self.boot.name}: not every invalidation is counted")
+            if metric in ("all", "loops"):
+                continue
+            exact = Decimal(value)
+            if metric in ("map", "unmap"):
+                exact /= found["loops", word]
+            elif metric == "invalidations":
+                exact = 1000 * exact / found["all", word]
+            yield self._row(metric, word, exact)
+
+    def _row(self, metric: str, word: str, value: Decimal) -> figures.Row:
+        text = f"{value.normalize():f}"
+        shown = word.replace(",", " ")
+        return {
+            **self.boot.columns,
+            "metric": metric,
+            "word": shown,
+            "value": text,
+            "unit": figures.UNITS[metric],
+        }
+
+    def loads(self) -> dict[str, Decimal]:
+        """Return how many invalidations there were for each use, by load."""
+        found = {}
+        for name, count, uses in re.findall(_LOAD, self.console, re.M):
+            found[name] = Decimal(count) / max(int(uses), 1)
+        return found
+
+
+_MEASURED = re.compile(r"^# bench (\S+) (\S+) (\d+)\r?$", re.M)
+_LOAD = r"^# load (\S+) (\d+) (\d+)\r?$"
+
+
+def measure(bench: Bench, boots: Sequence[Boot]) -> list[Outcome]:
+    """Boot all, several at a time; it makes no difference."""
+
+    def one(boot: Boot) -> Outcome:
+        with progress.activity(f"boot {boots.index(boot) + 1} of {len(boots)}: {boot.name}"):
+            return bench.boot(boot)
 
     executor = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        for sample, found in zip(wanted, executor.map(count, wanted)):
-            counts = [each for each in found if each[0] in ("unmaps", "invalidations")]
-            _record(bench, sample, counts, {"others": "", "stolen": ""})
+        return list(executor.map(one, boots))
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def measure_all(bench: Bench, samples: Sequence[Sample]) -> None:
-    """Measure, one boot at a time."""
-    for number, sample in enumerate(samples, 1):
-        what = f"{sample.machine.name} {sample.kernel} iommu.strict={sample.measure.strict}"
-        with progress.activity(
-            f"boot {number} of {len(samples)}: round {sample.round}, {what}"
-        ):
-            before = _ticks()
-            found = bench.boot(sample, counted=False)
-            _record(bench, sample, found, _shares(before))
+def ranges(outcomes: Sequence[Outcome]) -> Iterator[dict[str, str]]:
+    """Yield the rows of loads.csv."""
+    found: dict[tuple[str, ...], list[Decimal]] = {}
+    for outcome in outcomes:
+        columns = outcome.boot.columns
+        of = [columns[name] for name in page.LOAD_COLUMNS[:4]]
+        for name, value in outcome.loads().items() if outcome.boot.row.kind == "load" else ():
+            found.setdefault((*of, name), []).append(value)
+    for where, values in found.items():
+        ends = [f"{each:.4f}" for each in (min(values), max(values))]
+        yield dict(zip(page.LOAD_COLUMNS, [*where, *ends]))
 
 
-def _size(base: bases.Base, arch: str) -> str:
-    """Return what iommu.o grows by, and whether dma-iommu.o is the same."""
-    objects = [
-        base.directory / f"{name}-probe" / f"obj-{arch}/drivers/iommu" for name in KERNELS
-    ]
-    stock, patched = ((path / "dma-iommu.o") for path in objects)
-    is_same = stock.read_bytes() == patched.read_bytes()
-    said = process.output(
-        [base.stock / "scripts/bloat-o-meter", *(path / "iommu.o" for path in objects)]
-    )
-    total = next(line for line in said.splitlines() if line.startswith("Total: "))
-    same = "dma-iommu.o is the same, to the byte" if is_same else "dma-iommu.o DIFFERS"
-    return f"iommu.o ({arch}): {total[len('Total: '):]}; {same}"
-
-
-def _model() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        found = re.search(r"^model name.*?: (.*)$", file.read(), re.M)
-    return found[1] if found else platform.machine()
+def _sizes(bench: Bench) -> Iterator[figures.Row]:
+    """Yield how large the objects are."""
+    for (name, arch), directory in bench.objects.items():
+        for file in ("iommu.o", "dma-iommu.o"):
+            said = process.output([f"llvm-size{packages.LLVM}", directory / file])
+            text, data = map(int, said.splitlines()[1].split()[:2])
+            row = dict.fromkeys(figures.COLUMNS, "")
+            row.update(machine=arch, kernel=name, metric="size", word=file)
+            row.update({"with": " ".join(bench.related)})
+            yield {**row, "value": str(text + data), "unit": figures.UNITS["size"]}
 
 
 def _commit() -> str:
@@ -318,54 +405,40 @@ def _commit() -> str:
         return "not known"
 
 
-def about(
-    bench: Bench, archs: Sequence[machine.Arch], command: str, boots: int, seconds: int
-) -> str:
+def about(bench: Bench, boots: Sequence[Boot], command: str) -> str:
     """Return on what was measured, and how."""
-    noise = {
-        what: max((float(row[what]) for row in bench.samples if row[what]), default=0.0)
-        for what in ("others", "stolen")
-    }
-    lines = [f"command: scripts/bench {command}", f"commit: {_commit()}"]
+    lines = [f"command: scripts/bench {command}".rstrip(), f"commit: {_commit()}"]
     lines.append(
         f"kernel: {bench.base.version}, tinyconfig and scripts/config/, scripts/probe/"
     )
-    for arch in archs:
-        lines.append(f"QEMU: {arch.qemu[0]}, {emulator.version(arch.qemu[0])}, TCG")
+    programs = dict.fromkeys(boot.job.machine.arch.qemu[0] for boot in boots)
+    for program in programs:
+        lines.append(f"QEMU: {program}, {emulator.version(program)}, TCG")
     clang = process.output([f"clang{packages.LLVM}", "--version"]).splitlines()[0]
-    lines.append(f"compiler: {clang}")
-    lines.append(f"host: Linux {platform.release()}, {os.cpu_count()} CPUs, {_model()}")
-    lines.append(f"noise: of the host, others took {noise['others']} % of a boot at most")
-    lines.append(f"noise: and {noise['stolen']} % at most was stolen")
     date = process.output(["date", "-u", "+%Y-%m-%d"]).strip()
-    lines.append(f"measured: {date}, in {seconds} s, {boots} boots, and what is counted")
+    lines += [f"compiler: {clang}", f"measured: {date}, {len(boots)} boots"]
     lines += [f"{name}: {words}" for name, words in sorted(bench.commands.items())]
-    lines += [_size(bench.base, arch.name) for arch in archs]
     return "".join(f"{line}\n" for line in lines)
 
 
 def choose(asked: Namespace) -> list[Measure]:
     """Return the rows of scripts/measures that are asked for."""
     rows = measures.read()
-    known = sorted({name for row in rows for name in row.machines})
-    if asked.machine and asked.machine not in known:
-        raise CannotTell(f"--machine '{asked.machine}': must be one of: {' '.join(known)}")
-    wanted = "quick" if asked.quick else "full"
-    chosen = []
-    for row in rows:
-        if row.set != wanted or asked.strict not in (None, row.strict):
-            continue
-        if asked.machine and asked.machine not in row.machines:
-            continue
-        chosen.append(replace(row, machines=(asked.machine,)) if asked.machine else row)
+    if asked.machine:
+        known = sorted({row.machine for row in rows})
+        must_be_one_of("--machine", asked.machine, known)
+    chosen = [
+        row
+        for row in rows
+        if asked.machine in (None, row.machine)
+        and (not asked.quick or row.kind == measures.CALLS)
+    ]
     if not chosen:
-        raise CannotTell(
-            f"scripts/measures has nothing for {asked.machine} with iommu.strict={asked.strict}"
-        )
+        raise CannotTell(f"--quick: scripts/measures has no calls of {asked.machine}")
     return chosen
 
 
-def _options() -> verb.Arguments:
+def _options_of(arguments: Sequence[str]) -> Namespace:
     parser = verb.Arguments(__doc__ or "")
     add = parser.add_argument
     add("--quick", action="store_true")
@@ -374,58 +447,57 @@ def _options() -> verb.Arguments:
     add("--output", type=Path, default=paths.BUILD / "bench")
     add("--machine")
     add("--with", dest="related", action="append", default=[])
-    add("--strict", type=verb.one_of("0", "1"))
-    add("--timeout", type=verb.number, default=120)
-    return parser
+    add("--timeout", type=verb.number, default=60)
+    return parser.parse(arguments)
 
 
-def _write(bench: Bench, output: Path, text: str) -> None:
-    """Write what was found to a directory; what is there of before goes."""
-    output.mkdir(parents=True, exist_ok=True)
-    summary.write(output / "samples.csv", bench.samples, summary.SAMPLES)
-    summary.write(output / "summary.csv", summary.summarise(bench.samples))
-    (output / "about").write_text(text)
+def _say(found: figures.Comparison) -> bool:
+    for line in found.lines:
+        progress.result(line)
+    return found.is_good
+
+
+def _conclude(
+    rows: Sequence[figures.Row], output: Path, baseline: Optional[Sequence[figures.Row]]
+) -> int:
+    """Print what was found; return the exit status."""
+    for line in page.small_table(rows):
+        progress.result(line)
+    is_good = _say(figures.alike(rows))
+    if baseline is not None:
+        is_good &= _say(figures.compare(baseline, rows))
+    progress.say(str(output / "report.html"))
+    return AS_EXPECTED if is_good else NOT_AS_EXPECTED
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the verb is for."""
-    asked = _options().parse(arguments)
-    baseline: Optional[list[summary.Row]] = None
-    if asked.baseline:
-        baseline = summary.read(asked.baseline)
-    kernel.check_related(asked.related)
+    asked = _options_of(arguments)
+    baseline = figures.read(asked.baseline) if asked.baseline else None
+    kernel.check_related(asked.related, own=True)
     if asked.base == "lts":
         raise CannotTell("--base 'lts': the diffs in scripts/probe/ are for mainline")
     rows = choose(asked)
-    names = sorted({name for row in rows for name in row.machines})
-    machines = {name: machine.read(name) for name in names}
-    archs = list({each.arch.name: each.arch for each in machines.values()}.values())
+    machines = {row.machine: machine.read(row.machine) for row in rows}
     base = bases.find(asked.base)
-    setup.prepare(base, [arch.name for arch in archs], *packages.REPORT)
-    bench = Bench(
-        base,
-        paths.run_directory("bench"),
-        verdict.Parser(base.stock),
-        asked.timeout,
-        asked.related,
-    )
-    bench.prepare(archs)
-    samples = plan(rows, machines)
+    setup.prepare(base, list({each.arch.name for each in machines.values()}), *packages.REPORT)
+    run = paths.run_directory("bench")
+    bench = Bench(base, run, verdict.Parser(base.stock), asked.timeout, asked.related)
+    boots = plan(rows, machines, tuple(asked.related))
+    bench.prepare(boots)
     try:
-        # Nor may another be measured at the same time
-        with paths.locked(paths.BUILD, "bench.lock"):
-            began = progress.elapsed()
-            count_all(bench, rows, machines)
-            measure_all(bench, samples)
-            seconds = progress.elapsed() - began
+        outcomes = measure(bench, boots)
     except Failed as failure:
         log, why = failure.args
         tail = log.read_text(errors="replace").splitlines()[-20:]
         progress.say(
-            f"FAILED {log.name}: {why}; {log} ends:", *(f"  | {line}" for line in tail)
+            f"FAILED {log.name}: {why}; {log} ends:", *(f"  | {each}" for each in tail)
         )
         return NOT_AS_EXPECTED
-    _write(
-        bench, asked.output, about(bench, archs, " ".join(arguments), len(samples), seconds)
+    found = [row for outcome in outcomes for row in outcome.rows()] + list(_sizes(bench))
+    asked.output.mkdir(parents=True, exist_ok=True)
+    figures.write(asked.output / "bench.csv", found)
+    page.write(
+        asked.output, found, list(ranges(outcomes)), about(bench, boots, " ".join(arguments))
     )
-    return report.report(asked.output, baseline)
+    return _conclude(found, asked.output, baseline)

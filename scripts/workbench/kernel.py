@@ -85,10 +85,17 @@ def related() -> list[str]:
     return sorted(name[: -len(".patch")] for name in found if not name.endswith(SUITES_OF))
 
 
-def check_related(names: Sequence[str]) -> None:
-    """Raise CannotTell unless these are different related patches."""
+def check_related(names: Sequence[str], own: bool = False) -> None:
+    """Raise CannotTell unless these are different related patches.
+
+    own: whether a diff of the user's own may be one, by its path.
+    """
     for name in names:
-        must_be_one_of("--with", name, related())
+        if own and "/" in name:
+            if not Path(name).is_file():
+                raise CannotTell(f"--with '{name}': no such file")
+        else:
+            must_be_one_of("--with", name, related())
         if names.count(name) > 1:
             raise CannotTell(f"--with '{name}': given twice")
 
@@ -97,12 +104,12 @@ def with_related(kernel: Kernel, names: Sequence[str]) -> Kernel:
     """The same with related patches, and with their cases where it has the suites."""
     if not names:
         return kernel
-    diffs = [RELATED / f"{name}.patch" for name in names]
+    diffs = [Path(name) if "/" in name else RELATED / f"{name}.patch" for name in names]
     if SUITE in kernel.edits:
         more = [RELATED / f"{name}{SUITES_OF}" for name in names]
         diffs += [diff for diff in more if diff.exists()]
     edits = patches.apply_all(kernel.base.stock, kernel.edits, diffs)
-    name = "+".join([kernel.name, *sorted(names)])
+    name = "+".join([kernel.name, *sorted(Path(name).stem for name in names)])
     return replace(kernel, name=name, edits=edits, like=kernel)
 
 

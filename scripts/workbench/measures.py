@@ -3,53 +3,59 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench import machine, paths
+from workbench import loads, machine, paths
 from workbench.status import CannotTell, must_be_one_of
 
 FILE = paths.SCRIPTS / "measures"
-SETS = ("full", "quick")
+CALLS, MEMORY, LOAD = KINDS = ("calls", "memory", "load")
+
+_WORD = re.compile(r"choose|map=[1-9]\d*,(single|sg)$")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A row: machines are booted in rounds, and measure what the words say.
+    """A row: what is measured of a machine, see scripts/measures."""
 
-    machines: one, or two that are compared with each other as well. cpus: of the guest.
-    devices: that are added to it. words: see scripts/guest/bench.c.
-    """
-
-    set: str
-    rounds: int
-    machines: tuple[str, ...]
-    strict: str
-    cpus: int
-    devices: int
+    kind: str
+    machine: str
     words: tuple[str, ...]
+
+    def numbers(self, place: int) -> list[int]:
+        """Return the numbers of a word, divided by commas."""
+        return [int(number) for number in self.words[place].split(",")]
 
 
 def read(file: Path = FILE) -> list[Measure]:
     """Return all rows."""
-    known = machine.names()
     found = []
     for number, line in enumerate(file.read_text().splitlines(), 1):
         words = line.split()
         if not words or line.startswith("#"):
             continue
         where = f"{file}:{number}"
-        if len(words) < 6 or not all(words[place].isdigit() for place in (1, 4, 5)):
-            raise CannotTell(f"{where}: must be SET ROUNDS MACHINES STRICT CPUS DEVICES WORDS")
-        names = tuple(words[2].split(","))
-        must_be_one_of(f"{where}:", words[0], SETS)
-        must_be_one_of(f"{where}:", words[3], ("0", "1"))
-        for name in names:
-            must_be_one_of(f"{where}:", name, known)
-        counts = [int(words[place]) for place in (1, 4, 5)]
-        found.append(
-            Measure(
-                words[0], counts[0], names, words[3], counts[1], counts[2], tuple(words[6:])
-            )
-        )
+        if len(words) < 3:
+            raise CannotTell(f"{where}: must be {' or '.join(KINDS)}, MACHINE and words")
+        must_be_one_of(f"{where}:", words[0], KINDS)
+        must_be_one_of(f"{where}:", words[1], machine.names())
+        row = Measure(words[0], words[1], tuple(words[2:]))
+        _check(row, where)
+        found.append(row)
     return found
+
+
+def _check(row: Measure, where: str) -> None:
+    if row.kind == LOAD:
+        for word in row.words:
+            must_be_one_of(f"{where}:", word, [load.name for load in loads.read()])
+    if row.kind == CALLS:
+        for word in row.words:
+            if not _WORD.match(word):
+                raise CannotTell(f"{where}: '{word}': must be choose, or as map=16,sg is")
+    if row.kind == MEMORY:
+        are_numbers = all(re.fullmatch(r"\d+(,\d+)*", word) for word in row.words)
+        if len(row.words) != 2 or not are_numbers:
+            raise CannotTell(f"{where}: must be memory MACHINE CPUS PORTS, as in 1,4 0,60")

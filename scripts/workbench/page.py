@@ -1,43 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The page that scripts/bench makes of a summary, and its parts in plain text."""
+"""The page that scripts/bench makes of its figures, and its parts in plain text."""
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
-from workbench import process, summary
+from workbench import figures, model, paths, process
+from workbench.figures import Row
 from workbench.status import CannotTell
-from workbench.summary import Row
-
 
 TEMPLATES = Path(__file__).parent / "templates"
+LOAD_COLUMNS = ("machine", "kernel", "with", "strict", "load", "least", "most")
+CALLS = ("map", "unmap", "invalidations")
 
-MEMORY = ("used", "percpu", "vmalloc")
-
-_QUEUE = {"zpci": 32767}  # entries less one, when it is full; others have 256
+# What a flush queue takes of each possible CPU: 256 entries of 40 bytes, and 16 beside them
+FQ_BYTES = 256 * 40 + 16
 
 _STYLE = """
-set terminal svg size 1100,420 dynamic font "sans-serif,12" background "white"
+set terminal svg size 1100,420 dynamic font "sans-serif,13" background "white"
 set grid ytics linecolor "#cccccc"
 set key above
 set border 3
-set bmargin 4
 set tics nomirror scale 0.5
-orange = "linecolor \\"#d55e00\\" title \\"stock\\""
-blue = "linecolor \\"#0072b2\\" title \\"patched\\""
-"""  # two hues that the colour-blind tell apart, and a pattern or shapes for print
+orange = "linecolor \\"#d55e00\\""
+blue = "linecolor \\"#0072b2\\""
+"""  # two hues that the colour-blind tell apart, and a pattern, shapes or dashes for print
 
-_UNMAPS = """
+_INSTRUCTIONS = """
 set style data histogram
-set style histogram errorbars gap 1.5 linewidth 1
+set style histogram clustered gap 1.5
+set style fill solid border -1
 set boxwidth 0.9
 set yrange [0:*]
-set ylabel "ns"
-plot $data using 2:3:4:xtic(1) fillstyle solid 0.9 @orange, \\
-  "" using 5:6:7 fillstyle pattern 2 @blue
+set ylabel "instructions"
+plot $data using 2:xtic(1) fillstyle solid 0.9 @orange title "stock", \\
+  "" using 3 fillstyle pattern 2 @blue title "patched"
 """
 
 _INVALIDATIONS = """
@@ -46,187 +48,159 @@ set xrange [-0.5:*]
 set offsets 0, 0.5, 0, 0
 set yrange [0.01:3000]
 set ylabel "per 1000 unmaps"
-plot $data using ($0-0.1):2:xtic(1) with points pointtype 5 pointsize 1.5 @orange, \\
-  "" using ($0+0.1):5 with points pointtype 7 pointsize 1.5 @blue, \\
-  "" using 0:8:(0.3) with xerrorbars pointtype -1 linewidth 2 linecolor "black" title "a full queue"
+plot $data using ($0-0.1):2:xtic(1) with points pointtype 5 pointsize 1.5 @orange title "stock", \\
+  "" using ($0+0.1):3 with points pointtype 7 pointsize 1.5 @blue title "patched"
+"""
+
+_MODEL = """
+set logscale xy
+set xrange [100:10000]
+set xlabel "L: ns that a CPU waits for an invalidation"
+set ylabel "ns for an unmap"
+strict(x) = {strict} + x
+lazy(x) = {lazy} + x / {shared}
+plot strict(x) linewidth 2 @orange title "strict: c + L", \\
+  lazy(x) linewidth 2 dashtype 2 @blue title "lazy: c' + L/n", \\
+  $data using 2:(strict($2)) with points pointtype 5 pointsize 1.5 linecolor "black" \\
+  title "L that explains a published rate", \\
+  $data using 2:(strict($2)):1 with labels offset 0,-1.5 notitle
 """
 
 
-def _threads(word: str) -> str:
-    count = word.split()[0]
-    return f"{count} thread" + ("" if count == "1" else "s")
+def _number(text: str) -> str:
+    """Return a number as a table shows it: the digits that a reader compares."""
+    value = Decimal(text)
+    if value == value.to_integral_value():
+        return f"{value:.0f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
-def _unit(value: str) -> str:
-    return f"{float(value):.0f}" if float(value) >= 100 else value
+def _of(rows: Sequence[Row], **wanted: str) -> Optional[Row]:
+    """Return the row that has these values."""
+    for row in rows:
+        if all(row[name] == value for name, value in wanted.items()):
+            return row
+    return None
 
 
-def _times(row: Row) -> str:
-    return f"{float(row['ratio']):.2f}"
+def _change(rows: Sequence[Row], **wanted: str) -> str:
+    """Return "STOCK → PATCHED" of a figure, "" if it was not measured."""
+    found = [_of(rows, kernel=name, **wanted) for name in ("stock", "patched")]
+    return " → ".join(_number(row["value"]) for row in found if row)
 
 
-def _interval(row: Row) -> str:
-    """Return the interval, with more digits where it would be 1 if it were rounded."""
-    ends = (float(row["low"]), float(row["high"]))
-    digits = 3 if any(0.99 < end < 1.01 for end in ends) else 2
-    return "–".join(f"{end:.{digits}f}" for end in ends)
-
-
-def _where(row: Row) -> str:
-    name = "vtd → vtd-nopt, both patched" if ":" in row["machine"] else row["machine"]
-    if row["devices"] != "0":
-        name += f", {row['devices']} device{'' if row['devices'] == '1' else 's'} more"
-    if row["cpus"] != "2":
-        name += f", {row['cpus']} CPU{'' if row['cpus'] == '1' else 's'}"
-    return name
-
-
-_OTHERS = {
-    "boot": "boot to process 1 (µs)",
-    "used": "memory in use then (bytes)",
-    "percpu": "of that in copies for each CPU (bytes)",
-    "vmalloc": "of that by vmalloc() (bytes)",
-}
-
-
-def _what(row: Row) -> str:
-    metric, words = row["metric"], row["word"].split()
-    if metric in _OTHERS:
-        return _OTHERS[metric]
-    if metric in ("reads", "cpu"):
-        size = int(words[1]) * 4
-        if metric == "reads":
-            return f"reads of {size} KiB, {words[0]}, in a second"
-        return f"CPU time (ns) of a read of {size} KiB, {words[0]}"
-    names = {
-        "rate": "maps and unmaps, in a second",
-        "invalidations": "invalidations per 1000 unmaps",
-    }
-    if len(words) < 3:
-        return f"{names.get(metric, metric)} {row['word']}"
-    pages = "page" if words[1] == "1" else "pages in a list" if words[2] == "sg" else "pages"
-    return (
-        f"{names.get(metric, f'{metric} (ns)')}, {_threads(row['word'])}, {words[1]} {pages}"
-    )
-
-
-def _is_time(row: Row) -> bool:
-    return row["metric"] not in ("boot", "groups", *MEMORY)
-
-
-def _range(row: Row, kernel: str) -> tuple[str, str]:
-    low, high = row[f"{kernel}_min"], row[f"{kernel}_max"]
-    return _unit(row[kernel]), f"{_unit(low)}–{_unit(high)}" if low else ""
-
-
-def _cells(rows: Sequence[Row], wanted: Callable[[Row], bool]) -> Iterator[dict[str, Any]]:
-    """Yield what the page's table has of the wanted rows."""
-    for row in filter(wanted, rows):
-        cells: dict[str, Any] = {"where": _where(row), "what": _what(row)}
-        cells.update(strict=row["strict"], stock=_range(row, "stock"))
-        cells["patched"] = _range(row, "patched")
-        if row["metric"] in MEMORY:
-            cells["says"] = f"{float(row['patched']) - float(row['stock']):+.0f} bytes"
-        elif row["ratio"]:
-            cells.update(times=_times(row), interval=_interval(row), says=row["says"])
-        yield cells
-
-
-def _is_main(row: Row) -> bool:
-    """Whether a row is lazy, and of a machine as it is."""
-    return row["strict"] == "0" and row["devices"] == "0"
+def _machines(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["machine"] for row in rows if row["metric"] == "unmap"))
 
 
 def small_table(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of the table in scripts/README.md."""
-    columns = {
-        "unmap": "an unmap (ns)",
-        "rate": "maps and unmaps in a second",
-        "invalidations": "invalidations per 1000 unmaps",
+    """Yield the lines of the table in scripts/README.md: of vtd-nopt, if it was measured."""
+    machines = _machines(rows)
+    machine = "vtd-nopt" if "vtd-nopt" in machines else machines[0]
+    lazy = {"machine": machine, "strict": "0", "word": "1 single"}
+    shown = {
+        "instructions of an unmap": {**lazy, "metric": "unmap"},
+        "instructions of a map": {**lazy, "metric": "map"},
+        "invalidations per 1000 unmaps": {**lazy, "metric": "invalidations"},
+        "instructions to choose a default domain": {**lazy, "metric": "choose", "word": ""},
+        "bytes of iommu.o": {"metric": "size", "word": "iommu.o"},
     }
-    yield f"| stock → patched: times better | {' | '.join(columns.values())} |"
-    yield "|---|---|---|---|"
-    cells: dict[str, dict[str, str]] = {}
-    for row in rows:
-        is_shown = re.search("nopt|probe", row["machine"]) and " 1 single " in row["word"]
-        if not _is_main(row) or not is_shown:
-            continue
-        text = f"{_unit(row['stock'])} → {_unit(row['patched'])}"
-        if row["ratio"]:
-            times = row["says"] if row["says"] == summary.NONE_SEEN else _times(row)
-            text += f": {times} ({_interval(row)})"
-        label = f"{_where(row)}, {_threads(row['word'])}"
-        cells.setdefault(label, {})[row["metric"]] = text
-    for label, found in cells.items():
-        yield f"| {label} | {' | '.join(found.get(metric, '') for metric in columns)} |"
+    yield f"| {machine}, iommu.strict=0 | stock | patched |"
+    yield "|---|---|---|"
+    for what, wanted in shown.items():
+        found = [_of(rows, kernel=name, **wanted) for name in ("stock", "patched")]
+        yield f"| {what} | {' | '.join(row['value'] if row else '' for row in found)} |"
 
 
 def finding(rows: Sequence[Row]) -> str:
     """Return what the page has found, as a sentence."""
-    text = "In QEMU, behind VT-d without pass-through, with iommu.strict=0, "
-    parts = []
-    for row in rows:
-        if not _is_main(row) or row["machine"] != "vtd-nopt":
+    where = {"machine": "vtd-nopt", "strict": "0", "word": "1 single"}
+    unmap = _change(rows, metric="unmap", **where).split(" → ")
+    count = _change(rows, metric="invalidations", **where).split(" → ")
+    if len(unmap) != 2 or len(count) != 2:
+        return "Nothing was measured of unmaps behind VT-d without pass-through."
+    return (
+        "Behind VT-d without pass-through, with iommu.strict=0, "
+        f"1000 unmaps cause {count[1]} IOTLB invalidations instead of {count[0]}, "
+        f"and an unmap takes {unmap[1]} instructions instead of {unmap[0]}."
+    )
+
+
+def calls(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Yield what the page's table has of maps and unmaps."""
+    seen = dict.fromkeys(
+        (row["machine"], row["strict"], row["word"])
+        for row in rows
+        if row["metric"] == "unmap"
+    )
+    for machine, strict, word in seen:
+        pages, mode = word.split()
+        what = "1 page" if pages == "1" else f"{pages} pages"
+        where = {"machine": machine, "strict": strict, "word": word}
+        yield {
+            "machine": machine,
+            "strict": strict,
+            "what": what + (" in a list" if mode == "sg" else ""),
+            "cells": [_change(rows, metric=metric, **where) for metric in CALLS],
+        }
+
+
+def costs(rows: Sequence[Row]) -> Iterator[dict[str, str]]:
+    """Yield what the change itself costs: instructions and bytes, stock and patched."""
+    for was, row in figures.pairs(rows):
+        if row["metric"] in ("choose", "size"):
+            strict = f" iommu.strict={row['strict']}" if row["strict"] else ""
+            yield {
+                "where": row["machine"] + strict,
+                "what": row["word"] or "choosing a default domain",
+                "stock": _number(was["value"]),
+                "patched": _number(row["value"]),
+                "more": f"{Decimal(row['value']) - Decimal(was['value']):+}",
+                "unit": row["unit"],
+            }
+
+
+def memory(rows: Sequence[Row]) -> Iterator[dict[str, str]]:
+    """Yield how much memory lazy groups take: measured, and by the formula."""
+    for was, row in figures.pairs(rows):
+        if row["metric"] != "percpu":
             continue
-        if not row["word"].startswith("1 1 single"):
+        where = {name: row[name] for name in ("machine", "kernel", "cpus", "ports")}
+        groups = _of(rows, metric="groups", **where)
+        slab = [
+            _of(rows, metric="slab", **{**where, "kernel": name})
+            for name in ("stock", "patched")
+        ]
+        if not groups or not slab[0] or not slab[1]:
             continue
-        if row["metric"] == "unmap":
-            times = f"{_times(row)} times as fast as before"
-            interval = f"95 % interval {_interval(row).replace('–', ' to ')}"
-            if row["says"] == summary.NONE_SEEN:
-                parts.append(
-                    f"no difference is seen in how long an unmap takes ({times}, {interval})"
-                )
-            else:
-                parts.append(f"an unmap is {times} ({interval})")
-        if row["metric"] == "invalidations":
-            parts.append(
-                f"the emulated IOMMU sees {row['patched']} IOTLB invalidations in 1000 unmaps "
-                f"instead of {float(row['stock']):.4g}"
-            )
-    return text + (", and ".join(parts) or "nothing has been measured of unmaps") + "."
+        formula = FQ_BYTES * int(row["cpus"]) * int(groups["value"])
+        measured = int(row["value"]) - int(was["value"])
+        yield {
+            "cpus": row["cpus"],
+            "groups": groups["value"],
+            "measured": str(measured),
+            "formula": str(formula),
+            "off": model.error(measured, formula),
+            "slab": f"{int(slab[1]['value']) - int(slab[0]['value']):+}",
+        }
 
 
-def per_domain(rows: Sequence[Row], cpus: str) -> Optional[int]:
-    """Return how many bytes more each group takes when it is lazy, or None.
-
-    By the difference between the most and the fewest groups. Flush queues are there for
-    each CPU, and what is counted is all of them.
-    """
-    grown = {}
-    groups = {}
-    for row in rows:
-        if row["cpus"] == cpus and row["devices"] != "0":
-            devices = int(row["devices"])
-            if row["metric"] == "percpu":
-                grown[devices] = float(row["patched"]) - float(row["stock"])
-            elif row["metric"] == "groups":
-                groups[devices] = float(row["patched"])
-    least, most = min(grown, default=0), max(grown, default=0)
-    if least == most or not {least, most} <= groups.keys():
+def unmap_of(rows: Sequence[Row]) -> Optional[model.Unmap]:
+    """Return what an unmap takes on vtd-nopt, strict by stock and lazy by patched."""
+    where = {"machine": "vtd-nopt", "strict": "0", "word": "1 single"}
+    stock = _of(rows, kernel="stock", metric="unmap", **where)
+    patched = _of(rows, kernel="patched", metric="unmap", **where)
+    count = _of(rows, kernel="patched", metric="invalidations", **where)
+    if not stock or not patched or not count:
         return None
-    return round((grown[most] - grown[least]) / (groups[most] - groups[least]))
+    return model.Unmap(
+        float(stock["value"]), float(patched["value"]), 1000 / float(count["value"])
+    )
 
 
-def _data(rows: Sequence[Row], metric: str) -> Iterator[str]:
-    """Yield the lines for a plot: name, values with least and greatest, a full queue."""
-    for row in rows:
-        is_shown = ":" not in row["machine"] and re.match("[12] 1 single", row["word"])
-        if row["metric"] != metric or not _is_main(row) or not is_shown:
-            continue
-        values = []
-        for kernel in ("stock", "patched"):
-            value = row[kernel]
-            values += [value, row[f"{kernel}_min"] or value, row[f"{kernel}_max"] or value]
-        queue = _QUEUE.get(row["machine"].partition("-")[0], 255)
-        label = f"{row['machine']}\\n{_threads(row['word'])}"
-        yield f'"{label}" {" ".join(values)} {1000 / queue:.10g}'
-
-
-def _plot(rows: Sequence[Row], metric: str, title: str, commands: str) -> str:
+def _plot(data: Sequence[str], title: str, commands: str) -> str:
     """Return what gnuplot draws, as part of a page."""
-    data = list(_data(rows, metric)) or ['"not measured"' + " 0.01" * 7]
-    block = "\n".join(["$data << END", *data, "END"])
+    block = "\n".join(["$data << END", *(data or ['"not measured" 1 1']), "END"])
     done = subprocess.run(
         ["gnuplot"],
         input=f"{_STYLE}{block}\n{commands}",
@@ -243,39 +217,76 @@ def _plot(rows: Sequence[Row], metric: str, title: str, commands: str) -> str:
     return svg.replace("<svg", '<svg role="img"', 1)
 
 
-def _is_required(row: Row) -> bool:
-    is_of_both = ":" in row["machine"] and " 1 single " not in row["word"]
-    named = re.search("nopt|probe|^vtd$", row["machine"])
-    return bool(_is_main(row) and named and not is_of_both and _is_time(row))
+def _bars(rows: Sequence[Row], metric: str) -> Iterator[str]:
+    """Yield the lines for a plot: name, stock, patched; lazy, a page at a time."""
+    for machine in _machines(rows):
+        where = {"machine": machine, "strict": "0", "word": "1 single", "metric": metric}
+        found = [_of(rows, kernel=name, **where) for name in ("stock", "patched")]
+        if found[0] and found[1]:
+            yield f'"{machine}" {found[0]["value"]} {found[1]["value"]}'
 
 
-def _is_cost(row: Row) -> bool:
-    is_shown = row["devices"] != "0" or row["machine"] == "zpci-probe"
-    return row["metric"] == "boot" or (row["metric"] in MEMORY and is_shown)
+def _modelled(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what the page has of the model."""
+    unmap = unmap_of(rows)
+    if not unmap:
+        return {}
+    waits, rates = model.read()
+    slower = [rate for rate in rates if rate.strict < rate.lazy]
+    points = [f"{rate.name} {model.needed_wait(rate, unmap):.0f}" for rate in slower]
+    commands = _MODEL.format(
+        strict=unmap.strict / model.MIDDLE,
+        lazy=unmap.lazy / model.MIDDLE,
+        shared=unmap.shared,
+    )
+    times = [
+        (wait, [model.times(wait, unmap, is_lazy) for is_lazy in (False, True)])
+        for wait in waits
+    ]
+    title = "Nanoseconds for an unmap, by the model"
+    return {
+        "unmap": unmap,
+        "per_ns": model.PER_NS,
+        "middle": model.MIDDLE,
+        "times": times,
+        "predicted": list(model.predict(rates, unmap)),
+        "plot": _plot(points, title, commands),
+    }
 
 
-def page(rows: Sequence[Row], about: str) -> str:
+def page(rows: Sequence[Row], loads: Sequence[Mapping[str, str]], about: str) -> str:
     """Return the page."""
     import jinja2  # a package that only this needs
 
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-    nothing = [
-        row
-        for row in rows
-        if summary.may_not_differ(row) and row["devices"] == "0" and _is_time(row)
-    ]
-    grown = [(cpus, per_domain(rows, cpus)) for cpus in ("1", "4")]
+    title = "Instructions for an unmap, iommu.strict=0"
     return environment.get_template("report.html.j2").render(
         finding=finding(rows),
-        unmaps=_plot(rows, "unmap", "Nanoseconds for an unmap", _UNMAPS),
+        unmaps=_plot(list(_bars(rows, "unmap")), title, _INSTRUCTIONS),
         invalidations=_plot(
-            rows, "invalidations", "IOTLB invalidations per 1000 unmaps", _INVALIDATIONS
+            list(_bars(rows, "invalidations")),
+            "IOTLB invalidations per 1000 unmaps, iommu.strict=0",
+            _INVALIDATIONS,
         ),
-        required=list(_cells(rows, _is_required)),
-        equal=list(_cells(nothing, lambda row: True)),
-        cost=list(_cells(rows, _is_cost)),
-        sizes=re.findall(r"^(iommu\.o .*)$", about, re.M),
-        grown=[(cpus, size) for cpus, size in grown if size is not None],
+        calls=list(calls(rows)),
+        alike=figures.alike(rows).lines,
+        costs=list(costs(rows)),
+        memory=list(memory(rows)),
+        fq_bytes=FQ_BYTES,
+        loads=loads,
+        model=_modelled(rows),
         about=about,
     )
+
+
+def write(
+    directory: Path, rows: Sequence[Row], loads: Sequence[Mapping[str, str]], about: str
+) -> None:
+    """Write the page, and what it is made of beside the figures, to a directory."""
+    with open(directory / "loads.csv", "w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, LOAD_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(loads)
+    (directory / "about").write_text(about)
+    paths.write(directory / "report.html", page(rows, loads, about).encode())
