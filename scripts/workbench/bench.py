@@ -53,7 +53,7 @@ from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_o
 
 KERNELS = ("stock", "patched")
 # What the kernels have of scripts/config/ beside what every kernel has
-MORE = {measures.CALLS: (), measures.MEMORY: ("cpus",), measures.LOAD: ("loads",)}
+MORE = {measures.CALLS: (), measures.MEMORY: ("cpus",), measures.LOAD: loads.CONFIG}
 TIMES = 2  # that a load is measured
 TRIES = 3  # of a boot: QEMU 7.2 with -icount was seen to hang before the guest's first word
 # An instruction takes 1 ns, and so does a wait for nothing
