@@ -14,7 +14,7 @@ from typing import Collection
 
 STOCK = "stock"
 OLD = "old"  # older than NEW: its VT-d requires nothing
-NEW = (6, 12)  # "iommu/vt-d: Add support for static identity domain"
+NEW = (6, 12)  # "iommu/vt-d: Require DMA domain if hardware not support passthrough"
 ALTERNATIVE = "alternative"  # VT-d of related/alternatives/, which requires nothing
 
 # Until when a device reaches what has been unmapped
