@@ -597,7 +597,7 @@ def images_fail(run: Run) -> None:
     more = ["debian:6.12", "--append", "iommu.strict=1"]
     run.fails(1, "UNEXPECTED", script("boot"), *words, *more)
     held = paths.BUILD / "image"
-    kernel_file = next(held.glob("linux-image-6.1[.]*/boot/vmlinuz-*"))
+    kernel_file = next(held.glob("linux-image-6.1[.]*/usr/lib/modules/*/vmlinuz"))
     modules = next(held.glob("linux-image-6.12.*/usr/lib/modules/*"))
     more = [str(kernel_file), "--modules", str(modules)]
     run.fails(1, "/modules/", script("boot"), *words, *more)
