@@ -110,6 +110,13 @@ def test_resets_are_drawn_and_repeat(tmp_path: Path) -> None:
     assert max(booter.resets(_job("smmuv3", "reset"))) <= 120 < max(found)
 
 
+def test_only_vfio_has_an_its(tmp_path: Path) -> None:
+    booter = _booter(tmp_path)
+    assert "gic-version=3" in booter.options(_job("smmuv3-probe", "vfio"))
+    assert "gic-version=3" not in booter.options(_job("smmuv3-probe", "kexec"))
+    assert "gic-version=3" not in booter.options(_job("vtd", "vfio"))
+
+
 def test_no_queue_from_boot_on() -> None:
     plain = job.Job(machine.read("vtd"), "patched", job.Way(policy.Setting("0"), ("a=1",)))
     words = {events._event(each): each.way.words for each in events.happenings([plain], [])}

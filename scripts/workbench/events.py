@@ -45,8 +45,9 @@ _RESET_WITHIN = {"x86_64": 230, "arm64": 120}
 WORDS = ("log_buf_len=8M",)  # allocations that fail are told of at length
 # Two CPUs, one of which can go
 _CPUS = ("-smp", "2")
-# Without an ITS, VFIO would refuse a device for its interrupts
-_ITS = {"arm64": ("-machine", "gic-version=3")}
+# Without an ITS, VFIO would refuse a device for its interrupts. With one, and without EFI, the
+# kernel after kexec takes the tables of the one before for its own, and is overwritten
+_ITS = {("vfio", "arm64"): ("-machine", "gic-version=3")}
 
 _TOLD = re.compile(r"^# event (\S+) (\d+)\r?$", re.M)
 _WIDTH = 22
@@ -222,7 +223,8 @@ class Booter(boots.Booter):
 
     def options(self, job: Job) -> list[str]:
         """Return QEMU's options for the machine, with two CPUs."""
-        return [*super().options(job), *_CPUS, *_ITS.get(job.machine.arch.name, ())]
+        its = _ITS.get((_event(job), job.machine.arch.name), ())
+        return [*super().options(job), *_CPUS, *its]
 
     def check(self, result: boots.Result) -> None:
         """It reports types only as after a boot."""
