@@ -1512,12 +1512,14 @@ static bool says_no_memory(const char *text)
 
 /*
  * The core warns if the first domain of a group cannot be attached, which a driver must not
- * refuse. VT-d's refuses if it has no memory, with and without the series.
+ * refuse. VT-d's and SMMUv3's refuse if they have no memory. SMMUv3's then warns, too: it
+ * detaches what it has not attached. Both with and without the series.
  */
 static bool is_warned_of(const char *text)
 {
 	return is_no_splat(text) ||
-	       strstr(text, " at iommu_setup_default_domain+");
+	       strstr(text, " at iommu_setup_default_domain+") ||
+	       strstr(text, " at arm_smmu_invs_unref+");
 }
 
 /* Has the kernel said no more than that allocations have failed? */
