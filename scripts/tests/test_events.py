@@ -160,6 +160,13 @@ def test_table(tmp_path: Path) -> None:
     ]
 
 
+def test_columns_of_a_kernel_are_side_by_side(tmp_path: Path) -> None:
+    kernels = ("stock", "patched")
+    jobs = [_job("vtd", "reset", strict, kernel) for strict in "01" for kernel in kernels]
+    lines = _lines(tmp_path, jobs, [""] * 4)
+    assert lines[1:3] == [["stock", "patched"], ["iommu.strict", "0", "1", "0", "1"]]
+
+
 def test_what_is_written_while_a_driver_has_the_device() -> None:
     free = policy.CLASSES["free"]
     late = policy.with_related(policy.CLASSES["late-free"], ["untrusted"])

@@ -267,6 +267,8 @@ class Rows:
     def lines(self) -> list[str]:
         """Return the lines of the table."""
         columns = list(dict.fromkeys(_happening(job).column for job in self.jobs))
+        order = list(dict.fromkeys(column[:2] for column in columns))
+        columns.sort(key=lambda column: order.index(column[:2]))  # a kernel's side by side
         cells: dict[str, dict[tuple[str, str, str], str]] = {}
         for job in self.jobs:
             result = self.results[job]
