@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
-from workbench import boots, events, machine, paths, policy, progress, table, verdict
+from workbench import boots, machine, paths, policy, progress, table, verdict
 from workbench.job import Job, Way
 from workbench.status import CannotTell, must_be_one_of
 
@@ -23,7 +23,7 @@ MACHINES = ("vtd", "vtd-nopt")
 NEEDS = "include/uapi/linux/map_benchmark.h"  # without it scripts/guest/loads.c is not built
 HOWS = ("read", "iova", "ping", "single", "sg", "rebind")
 SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC that others use, too
-CONFIG = events.CONFIG
+CONFIG = ("loads",)
 EMULATOR = 10  # the version of QEMU that has igb
 # The guest's clock counts instructions, or on a slow host a queue's timer would flush it often
 CLOCK = ("-icount", "shift=1")
