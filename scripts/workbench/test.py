@@ -493,11 +493,6 @@ def default_passthrough(run: Run) -> None:
     _boot(run, "--default", "passthrough")
 
 
-def default_opt_in(run: Run) -> None:
-    """a kernel that leaves VT-d off, where the firmware asks for it"""
-    _boot(run, "--default", "opt-in")
-
-
 def defaults_everywhere(run: Run) -> None:
     """each default, on all machines"""
     for default in policy.DEFAULTS[1:]:
@@ -1071,9 +1066,7 @@ PARTS: Mapping[str, Part] = {
         "a device that attacks, and that this can fail",
         (attacks, attacks_cured, attacks_fail),
     ),
-    "defaults": Part(
-        "kernels with another default", (default_strict, default_passthrough, default_opt_in)
-    ),
+    "defaults": Part("kernels with another default", (default_strict, default_passthrough)),
     "random": Part(
         "drawn machines, and that they can fail", (random_machines, random_fails, wrong_groups)
     ),
