@@ -19,7 +19,7 @@ fetches and builds what is missing first.
                    if NAME has a "/"; may be given again
   --machine NAME   only this one of scripts/measures
   --timeout SECONDS
-                   until a guest counts as hung, 60 unless given
+                   until a guest counts as hung, 300 unless given
 
 Writes to DIR, and prints where:
   bench.csv        every figure, with its unit. Two runs write the same
@@ -447,7 +447,7 @@ def _options_of(arguments: Sequence[str]) -> Namespace:
     add("--output", type=Path, default=paths.BUILD / "bench")
     add("--machine")
     add("--with", dest="related", action="append", default=[])
-    add("--timeout", type=verb.number, default=60)
+    add("--timeout", type=verb.number, default=300)
     return parser.parse(arguments)
 
 
