@@ -1462,8 +1462,7 @@ static void every_api_follows_type(struct kunit *test)
 	set_policy(false, false);
 	mock_plug(test, mdev);
 	EXPECT_TYPE(test, mdev, IOMMU_DOMAIN_DMA_FQ);
-	KUNIT_EXPECT_LT(test, invalidations_of(test, mdev, QUEUED),
-			QUEUED / 8);
+	KUNIT_EXPECT_LT(test, invalidations_of(test, mdev, QUEUED), QUEUED / 8);
 	mock_pull(test, mdev);
 	KUNIT_EXPECT_EQ(test, mdev->mock->leaked, 0);
 }
