@@ -1167,6 +1167,8 @@ def one(function: Check, directory: Path, tally: Tally) -> Tried:
 
 def _tell_tried(all_tried: Sequence[Tried]) -> None:
     """Print how much has been tried, all of it as expected."""
+    if not any(each.boots for each in all_tried):
+        return
     form = "{:>7} {:>9} {:>7} {:>7}  {}"
     progress.result("")
     progress.result(form.format("boots", "machines", "events", "faults", "as expected in"))
