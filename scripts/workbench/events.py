@@ -34,6 +34,7 @@ EVENTS = {
     **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
 _FAULTS = ("faults", "nth", "queue")  # allocations fail
+_NO_EVENT = "without-group"  # a number in the table that only says what came of these
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
 _NO_QUEUE = "fail_iova_queue=1,100,0,-1"
@@ -252,7 +253,11 @@ class Rows:
     def _sum(self, events: Sequence[str]) -> int:
         """Return how often these events have happened."""
         return sum(
-            sum(self._counts(job).values()) for job in self.jobs if _event(job) in events
+            number
+            for job in self.jobs
+            if _event(job) in events
+            for what, number in self._counts(job).items()
+            if what != _NO_EVENT
         )
 
     def _counts(self, job: Job) -> dict[str, int]:
