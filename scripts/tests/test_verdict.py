@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench import job, machine, policy, suites, verdict
+from workbench import job, machine, mutate, policy, suites, verdict
 from workbench.guest import Outcome
 from workbench.status import CannotTell
 from workbench.verdict import Expected, Skip
@@ -174,6 +174,13 @@ def test_kunit_that_did_not_run(parser: verdict.Parser) -> None:
     assert _tally(parser, "").failed
     with pytest.raises(CannotTell, match="QEMU failed"):
         suites.tally(KTAP, Outcome(fault="QEMU failed, status 1"), parser, REASON)
+
+
+def test_what_kills_a_mutant(parser: verdict.Parser) -> None:
+    assert not mutate.killers(_tally(parser, KTAP))
+    died = _tally(parser, KTAP.split("TAP version 13")[0])
+    assert mutate.killers(died) == "it has not run the suites again"
+    assert not mutate.killers(_tally(parser, "Linux version 7.3\n", "no end, killed"))
 
 
 def _job(name: str, kernel: str, strict: str = "0", passthrough: str = "unset") -> job.Job:

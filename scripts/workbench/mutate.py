@@ -88,6 +88,14 @@ def edits_of(patched: kernel.Kernel, mutant: Mutant) -> patches.Edits:
     return files.edits
 
 
+def killers(found: Tally) -> str:
+    """Return what killed a mutant, "" if nothing has, or its guest never ran a case.
+
+    A guest may die between two cases, of which then none has failed.
+    """
+    return " ".join(found.names) or (found.why if found.at_boot != (0, 0) else "")
+
+
 class Runner:
     """Builds mutants, and runs the suites on each while the next one is built."""
 
@@ -137,13 +145,13 @@ class Runner:
         mutant, future = self.last
         self.last = None
         found, log = future.result()
-        if found.failed and not found.names:
+        if found.failed and not killers(found):
             paths.keep(self.run)
             raise CannotTell(f"no verdict on '{mutant.name}': {found.why} (all of it: {log})")
         (self.run / f"{mutant.name}-{mutant.arch}.image").unlink()
         if found.failed:
             self.killed += 1
-            progress.result(f"killed   {mutant.name} by {' '.join(found.names)}")
+            progress.result(f"killed   {mutant.name} by {killers(found)}")
         else:
             self.survived += 1
             progress.result(f"SURVIVED {mutant.name}: {mutant.about}")
