@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import emulator, guest, machine
+from workbench import emulator, guest, machine, packages, paths
 from workbench.status import CannotTell
 
 # A QEMU that finds its monitor as QEMU does, and then does what follows
@@ -148,6 +148,22 @@ def test_an_event_that_qemu_does_not_have() -> None:
     emulator.check_events(vtd)
     with pytest.raises(CannotTell, match="has no event 'vtd_inv_dsc"):
         emulator.check_events(dataclasses.replace(vtd, count=("vtd_inv_dsc_iotlb*",)))
+
+
+def test_a_qemu_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the backports have is not used unchecked."""
+    program = "qemu-system-x86_64"
+
+    def extract(_: Path, into: Path) -> None:
+        paths.write(into / "usr/bin" / program, b"#!/bin/sh\necho QEMU version 9.2\n", 0o755)
+
+    monkeypatch.setattr(paths, "BUILD", tmp_path)
+    monkeypatch.setattr(packages.Archive, "__init__", lambda *_: None)
+    monkeypatch.setattr(packages.Archive, "download", lambda *_: [tmp_path / "deb"])
+    monkeypatch.setattr(packages, "extract", extract)
+    with pytest.raises(CannotTell, match="99 is needed; the backports have QEMU version 9.2"):
+        emulator.prepare(program, 99, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_user_mode_linux_that_cannot_be_run(tmp_path: Path) -> None:

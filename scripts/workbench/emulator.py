@@ -41,6 +41,12 @@ def version(program: str, major: int = 0) -> str:
     return process.output([*command(program, major), "--version"]).splitlines()[0]
 
 
+def _major(said: str) -> int:
+    """Return the first number of the version in what QEMU says of itself, 0 if there is none."""
+    found = re.search(r"version (\d+)", said)
+    return int(found[1]) if found else 0
+
+
 def check_events(machine: Machine) -> None:
     """Raise CannotTell if QEMU has no event of those that are to be counted."""
     if not machine.count or machine.count == ("kernel",):
@@ -58,11 +64,11 @@ def needs(arch: Arch) -> tuple[packages.Need, ...]:
 
 
 def prepare(program: str, major: int, log: Path) -> None:
-    """Have a QEMU of this version at least; the system's is there."""
-    if command(program, major) != [program]:
-        return
-    found = re.search(r"version (\d+)", version(program))
-    if found and int(found[1]) >= major:
+    """Have a QEMU of this version at least; the system's is there.
+
+    CannotTell if there is none in the backports of this system.
+    """
+    if _major(version(program)) >= major or _major(version(program, major)) >= major:
         return
     new = _newer(f"{program}.new")
     paths.remove(new)
@@ -71,5 +77,9 @@ def prepare(program: str, major: int, log: Path) -> None:
     for deb in archive.download(names, new / "deb"):
         packages.extract(deb, new)
     paths.remove(new / "deb")
-    process.output([new / "usr/bin" / program, "--version"])
+    found = process.output([new / "usr/bin" / program, "--version"]).splitlines()[0]
+    if _major(found) < major:
+        paths.remove(new)
+        raise CannotTell(f"{program} {major} is needed; the backports have {found}")
+    paths.remove(_newer(program))
     new.rename(_newer(program))
