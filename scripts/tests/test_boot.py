@@ -86,6 +86,13 @@ def test_random(tmp_path: Path) -> None:
     assert boot._plan(boot.options().parse(["--random", "1"])).drawn[0].seed > 0
 
 
+def test_what_is_given_again_to_repeat_a_machine() -> None:
+    words = ["--kernel", "patched", "--replug", "3", "--timeout", "90", "--with", "untrusted"]
+    asked = boot.options().parse(["--random", "3", "--seed", "7", *words, "--debug"])
+    assert boot._given(asked) == [*words, "--debug"]
+    assert not boot._given(boot.options().parse(["--random", "3", "--accel", "tcg"]))
+
+
 def test_odd() -> None:
     assert _machines(_jobs("--odd")) == ["amdvi", "vtd", "vtd-nopt", "zpci", "zpci-probe"]
     assert all(each.way.words for each in _jobs("--odd"))

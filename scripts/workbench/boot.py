@@ -593,14 +593,20 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
 
 def _tell_seeds(asked: Namespace, rows: drawn.Rows) -> None:
     """Say how to repeat each drawn machine that has failed."""
-    words = ["--base", asked.base] if asked.base != "mainline" else []
-    words += ["--kernel", asked.kernel] if asked.kernel else []
+    for each in rows.failed():
+        progress.say(*drawn.repeat(each, _given(asked)))
+
+
+def _given(asked: Namespace) -> list[str]:
+    """Return the options that were given, but for those that choose machines and settings."""
+    words = []
+    for name in ("base", "kernel", "append", "replug", "timeout", "accel"):
+        value = getattr(asked, name)
+        if value != options().get_default(name):
+            words += [f"--{name}", str(value)]
     for name in asked.related:
         words += ["--with", name]
-    words += ["--append", asked.append] if asked.append else []
-    words += ["--debug"] if asked.debug else []
-    for each in rows.failed():
-        progress.say(*drawn.repeat(each, words))
+    return words + ["--debug"] * asked.debug
 
 
 def _images(asked: Namespace, base: bases.Base, plan: Plan) -> list[image.Image]:
