@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import emulator, guest, machine, packages, paths
+from workbench import emulator, guest, machine, packages, paths, process
 from workbench.status import CannotTell
 
 # A QEMU that finds its monitor as QEMU does, and then does what follows
@@ -164,6 +164,11 @@ def test_a_qemu_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(CannotTell, match="99 is needed; the backports have QEMU version 9.2"):
         emulator.prepare(program, 99, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_hangs() -> None:
+    with pytest.raises(process.Failed, match="sleep has not ended in 0.1 s"):
+        process.output(["sleep", "60"], timeout=0.1)
 
 
 def test_user_mode_linux_that_cannot_be_run(tmp_path: Path) -> None:

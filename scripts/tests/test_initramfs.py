@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import initramfs, kernel, machine, paths, process
+from workbench import dmar, initramfs, kernel, machine, paths, process
 
 HARNESS = r"""
 #define main guest_main
@@ -129,27 +129,55 @@ def test_which_errors_say_that_there_is_no_memory(tmp_path: Path, stock: Path) -
     assert said.splitlines() == [*(str(allowed) for _, allowed in ERRORS), "status 0"]
 
 
-# A page begins with a record, and has in one place another one; is it one of the disk's?
-PAGES = (
-    *((0, 5, 5, 1), (0, 5, 6, 0), (0, 0, 256, 0), (0, 255, 254, 0)),
-    *((512, 0, 0, 1), (512, 255, 0, 0), (8, 0, 0, 0)),
-    *((63 * 256, 0, 0, 1), (64 * 256, 0, 0, 0)),
-)
+# Fills the pages of a reader as from its place on the disk, then does something, then compares
 FILL = r"""
-    for (i = 0; i < PAGE / RECORD_SIZE; i++) {
-        snprintf(text, sizeof(text), "%%015d\n", %d + (i == %d ? %d : i));
-        memcpy(page + i * RECORD_SIZE, text, RECORD_SIZE);
-    }
-    printf("%%d\n", is_page_of_disk(page, 64));
+    for (i = 0; i < SEGMENTS; i++)
+        for (j = 0; j < RECORDS; j++) {
+            snprintf(text, sizeof(text), "%%015d\n", (%d + i) * RECORDS + j);
+            memcpy((char *)segments[i].iov_base + j * RECORD_SIZE, text, RECORD_SIZE);
+        }
+    %s
+    printf("%%d\n", hold_records(segments, 64, %d));
 """
+_SWAP = "last = segments[63]; segments[63] = segments[0]; segments[0] = last;"
+# From where on they are filled, what is done then, which record is compared, and is it good?
+PAGES = (
+    *((64, "", 0, 1), (64, "", 255, 1), (0, "", 0, 0), (65, "", 7, 0)),
+    *((64, "spoil_records(segments, 7);", 7, 0), (64, "spoil_records(segments, 7);", 8, 1)),
+    (64, _SWAP, 9, 0),
+)
 
 
 def test_what_readers_read_is_compared(tmp_path: Path, stock: Path) -> None:
-    body = "static char page[PAGE + 1]; char text[RECORD_SIZE + 1]; int i;"
-    body += 'printf("%d\\n", is_page_of_disk(page, 64));'  # it was not read
+    body = "struct iovec segments[SEGMENTS], last; char text[RECORD_SIZE + 1]; int i, j;"
+    body += 'have_pages(segments); (void)last; printf("%d\\n", hold_records(segments, 0, 0));'
     body += "".join(FILL % each[:3] for each in PAGES)
     said = _run(tmp_path, stock, "events.c", body + "return 0;")
     assert said.splitlines() == ["0", *(str(good) for *_, good in PAGES), "status 0"]
+
+
+# What is written to the file "type", and what the kernel takes it for
+WORDS = (
+    *(("DMA", "DMA"), ("DMA\\n", "DMA"), ("DMA-FQ", "DMA-FQ"), ("auto\\0x", "auto")),
+    *(("DMA\\nx", "nonsense"), ("DMA\\n\\n", "nonsense"), ("DM", "nonsense")),
+    *(("dma", "nonsense"), ("", "nonsense"), (" DMA", "nonsense"), ("DMA\\n\\0x", "DMA")),
+)
+
+
+def test_what_a_text_is_taken_for(tmp_path: Path, stock: Path) -> None:
+    body = "".join(
+        f'printf("%s\\n", word_in("{text}", sizeof("{text}") - 1));' for text, _ in WORDS
+    )
+    said = _run(tmp_path, stock, "events.c", body + "return 0;")
+    assert said.splitlines() == [*(word for _, word in WORDS), "status 0"]
+
+
+def test_table_by_which_the_firmware_asks() -> None:
+    """The kernel refuses one with a wrong sum or length; of one that is not newer it keeps QEMU's."""
+    table = dmar.opting_in()
+    assert sum(table) % 256 == 0 and table[4:8] == len(table).to_bytes(4, "little")
+    assert table[:4] == b"DMAR" and table[10:24] == b"BOCHS BXPC    "
+    assert table[24:28] == b"\2\0\0\0" and table[37] == 5  # the revision; flags
 
 
 def test_archive(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
-from workbench import machine, paths, process
+from workbench import dmar, machine, paths, process
 from workbench.packages import LLVM
 
 GUEST = paths.SCRIPTS / "guest"
@@ -176,23 +176,19 @@ def add(initramfs: Path, directory: str, files: Mapping[str, bytes]) -> None:
 
 
 def tables(machines: Iterable[machine.Machine], directory: Path) -> None:
-    """Compile the ACPI tables of machines with external-facing ports.
+    """Have the ACPI tables of machines with external-facing ports.
 
     Those that mark the ports, and OPT_IN.
     """
     ports = {port for each in machines for port in each.external}
     if ports:
-        text = (machine.MACHINES / OPT_IN).with_suffix(".dsl").read_text()
-        _compile(text, directory / OPT_IN)
+        (directory / OPT_IN).write_bytes(dmar.opting_in())
     for port in ports:
         text = (machine.MACHINES / f"{port.kind}.asl").read_text()
-        _compile(text.replace("PORT", port.acpi_name), directory / port.table)
-
-
-def _compile(text: str, table: Path) -> None:
-    source = table.with_suffix(".asl")
-    source.write_text(text)
-    process.output(["iasl", "-p", table.with_suffix(""), source])
+        table = directory / port.table
+        source = table.with_suffix(".asl")
+        source.write_text(text.replace("PORT", port.acpi_name))
+        process.output(["iasl", "-p", table.with_suffix(""), source])
 
 
 def guest_files(

@@ -16,6 +16,8 @@ from workbench.status import CannotTell
 
 _WATCH = 0.2  # seconds between two looks at a log
 _ENDS = 5  # seconds for a program to end that is asked to
+_LIMIT = 600  # seconds for a program of which only the output is wanted
+_TIMED_OUT = 124  # a status, as timeout(1) has it
 
 # Open files of locks, which what writes has as well: they are held until it has ended
 held: set[int] = set()
@@ -121,8 +123,13 @@ def output_bytes(command: Words, **options: Any) -> bytes:
     """Return what a program prints; raise Failed if it fails."""
     options.setdefault("env", environment())
     options.setdefault("stdin", subprocess.DEVNULL)
+    options.setdefault("timeout", _LIMIT)
     words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, check=False, **options)
+    try:
+        done = subprocess.run(words, capture_output=True, check=False, **options)
+    except subprocess.TimeoutExpired:
+        limit = options["timeout"]
+        raise Failed(f"{Path(words[0]).name} has not ended in {limit} s", _TIMED_OUT) from None
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
         raise Failed(f"{Path(words[0]).name}: {why.splitlines()[-1]}", done.returncode)
