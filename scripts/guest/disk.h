@@ -58,19 +58,6 @@ static int read_disk(const char *name)
 	return len || record != DISK_RECORDS;
 }
 
-/* Does @page hold what a page of the disk does, and is that one of the first @count? */
-static inline bool is_page_of_disk(const char *page, int count)
-{
-	int records = PAGE / RECORD_SIZE, first = atoi(page), i;
-
-	if (first % records || first >= count * records)
-		return false;
-	for (i = 0; i < records; i++)
-		if (atoi(page + i * RECORD_SIZE) != first + i)
-			return false;
-	return true;
-}
-
 /*
  * In a child: a request that was lost behind the IOMMU never comes back, and
  * that must not keep us from saying so.

@@ -33,7 +33,7 @@ EVENTS = {
     **{"type": 1, "fuzz": 8, "rebind": 4, "plug": 20, "cpu": 4, "suspend": 20},
     **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
-_FAULTS = ("faults", "nth", "queue")  # allocations fail
+_FAULTS = ("faults", "nth")  # what the guest tells of is allocations that failed
 _NO_EVENT = "without-group"  # a number in the table that only says what came of these
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
@@ -246,19 +246,23 @@ class Rows:
         if len(self.results) == len(self.jobs):
             for line in self.lines():
                 progress.result(line)
-            faults = self._sum(_FAULTS)
-            events = self._sum([event for event in EVENTS if event not in _FAULTS])
+            faults, events = self._faults(), self._events()
             progress.say(f"boot: {events} events, {faults} allocations that failed")
 
-    def _sum(self, events: Sequence[str]) -> int:
-        """Return how often these events have happened."""
+    def _faults(self) -> int:
+        """Return how many allocations have failed."""
         return sum(
             number
             for job in self.jobs
-            if _event(job) in events
+            if _event(job) in _FAULTS
             for what, number in self._counts(job).items()
             if what != _NO_EVENT
         )
+
+    def _events(self) -> int:
+        """Return how often other events have happened: of what one tells, the first counts."""
+        others = [job for job in self.jobs if _event(job) not in _FAULTS]
+        return sum(next(iter(self._counts(job).values())) for job in others)
 
     def _counts(self, job: Job) -> dict[str, int]:
         """Return what the guest says it has done, by what it is."""
