@@ -7,7 +7,8 @@
  *                   what default_domain, the selftest, is to find
  *   disk=DEVICE     this is a disk, which is read
  *   module=NAME     load /modules/NAME, before all else; they come in this order
- *   no-drivers      the driver of a disk may be a module, which we do not have
+ *   no-driver=DEVICE
+ *                   this disk's driver may be a module that we do not have
  *   group=DEVICE DEVICE ...
  *                   these share a group, and nobody else is in it
  *   plug=DEVICE     if this is not there, the host is asked to plug it in; the first of
@@ -78,7 +79,7 @@
  * @writes: its name, "--write" and each DEVICE/FROM/WORD=RESULT
  * @disks: each DEVICE that is one
  * @modules: each NAME of one
- * @no_drivers: those of the disks may be missing
+ * @no_driver: each DEVICE whose driver may be missing
  * @no_writes: types are not written
  * @count: who counts invalidations, "host", "kernel" or NULL
  * @warns: the kernel has to warn
@@ -94,7 +95,6 @@ struct arguments {
 	char *writes[ARGS + 3];
 	char *disks[ARGS + 1];
 	char *modules[ARGS + 1];
-	bool no_drivers;
 	bool no_writes;
 	const char *count;
 	bool warns;
@@ -102,6 +102,7 @@ struct arguments {
 	char *groups[ARGS + 1];
 	char *plugs[ARGS + 1];
 	char *bounced[ARGS + 1];
+	char *no_driver[ARGS + 1];
 	int replugs;
 	bool again;
 };
@@ -356,7 +357,7 @@ static void check_disk(const char *expectation)
 	const char *name = wait_for_disk(expectation);
 	const char *why = "its driver is a module";
 
-	if (!name && args.no_drivers) {
+	if (!name && is_in(args.no_driver, device_of(expectation))) {
 		skip(expectation, "is read", why);
 		skip(expectation, "bounces", why);
 		skip(expectation, "invalidates", why);
@@ -643,8 +644,8 @@ static void read_argument(char *arg)
 		args.count = value_of(arg, "count=");
 	else if (!strcmp(arg, "warns"))
 		args.warns = true;
-	else if (!strcmp(arg, "no-drivers"))
-		args.no_drivers = true;
+	else if (value_of(arg, "no-driver="))
+		append(args.no_driver, value_of(arg, "no-driver="));
 	else if (!strcmp(arg, "no-writes"))
 		args.no_writes = true;
 	else if (value_of(arg, "module="))
@@ -701,8 +702,9 @@ static void wait_for_drivers(void)
 {
 	char **disk;
 
-	for (disk = args.disks; *disk && !args.no_drivers; disk++)
-		wait_for(*disk, true);
+	for (disk = args.disks; *disk; disk++)
+		if (!is_in(args.no_driver, *disk))
+			wait_for(*disk, true);
 }
 
 static int count_tests(void)

@@ -51,15 +51,17 @@ iommu.strict=0 and iommu.strict=1.
                       iommu.strict or iommu.passthrough unset
   --debug             with KASAN, lockdep, checks of the DMA API and of pages that are freed
                       while they are mapped, and more; a finding of theirs fails
+  --kcsan             with KCSAN, which looks for data races in the IOMMU's core and in VT-d's
+                      driver; a finding fails
   --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
-  --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug 300, with
-                      --loads 600, with --events 600 and 2 more for each of --rounds (with both
-                      4 times as much), and 5 more for each --replug
+  --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug or --kcsan
+                      300, with --loads 600, with --events 600 and 2 more for each of --rounds
+                      (with --debug or --kcsan 4 times as much), and 5 more for each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
@@ -116,7 +118,8 @@ def options() -> verb.Arguments:
     add = parser.add_argument
     for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list", "--debug"):
         add(flag, action="store_true")
-    add("--events", action="store_true")
+    for flag in ("--events", "--kcsan"):
+        add(flag, action="store_true")
     add("--event", dest="only", type=verb.one_of(*events.EVENTS), action="append", default=[])
     add("--rounds", type=verb.number)
     add("--64k", action="store_true")
@@ -158,7 +161,8 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("random", other) for other in ("all", "odd", "attack", "loads", "image")]
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
     pairs += [("random", other) for other in ("strict", "passthrough", "events", "replug")]
-    for fragment in ("debug", "64k"):
+    pairs += [("debug", "kcsan")]
+    for fragment in ("debug", "kcsan", "64k"):
         pairs += [(fragment, other) for other in ("image", "attack", "loads")]
     pairs += [("64k", "events")]
     for one, other in pairs:
@@ -484,17 +488,18 @@ def _leave_out(
 def _how(asked: Namespace) -> How:
     words = ["iommu.debug_pagealloc=1"] if asked.debug else []
     words += list(events.WORDS) if asked.events else []
-    limit = 600 if asked.loads else 300 if asked.debug else 60
+    is_slow = asked.debug or asked.kcsan
+    limit = 600 if asked.loads else 300 if is_slow else 60
     if asked.events:
         limit = 600 + events.SECONDS_PER_ROUND * (asked.rounds or events.ROUNDS)
-        limit *= events.DEBUG_TAKES if asked.debug else 1
+        limit *= events.DEBUG_TAKES if is_slow else 1
     return How(
         timeout=asked.timeout or limit,
         replugs=asked.replug or (0 if asked.random else 1),
         accel=asked.accel,
         append=words + asked.append.split(),
         show=asked.console,
-        memory="1G" if asked.debug or getattr(asked, "64k") else "",
+        memory="1G" if is_slow or getattr(asked, "64k") else "",
     )
 
 
@@ -529,6 +534,7 @@ def _more(asked: Namespace) -> tuple[str, ...]:
     more = [f"default-{asked.default}"] if asked.default else []
     more += list(events.CONFIG) if asked.events else []
     more += ["debug", "debug-iommu"] if asked.debug else []
+    more += ["kcsan"] if asked.kcsan else []
     return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 
 
@@ -606,7 +612,7 @@ def _given(asked: Namespace) -> list[str]:
             words += [f"--{name}", str(value)]
     for name in asked.related:
         words += ["--with", name]
-    return words + ["--debug"] * asked.debug
+    return words + ["--debug"] * asked.debug + ["--kcsan"] * asked.kcsan
 
 
 def _images(asked: Namespace, base: bases.Base, plan: Plan) -> list[image.Image]:
@@ -623,24 +629,36 @@ def _images(asked: Namespace, base: bases.Base, plan: Plan) -> list[image.Image]
     return found
 
 
-def _boot_images(asked: Namespace, plan: Plan) -> int:
-    base = bases.find("mainline")
-    _check_console(asked, _jobs(plan.chosen, plan.ways, asked.image))
-    for name in asked.image:
-        image.check(name)
-    setup.prepare_machines(base, plan.chosen, *packages.IMAGE)
-    images = _images(asked, base, plan)
-    jobs = [
+def _image_jobs(plan: Plan, images: Sequence[image.Image], is_named: bool) -> list[Job]:
+    """Return the boots of these kernels, of each on the machines that it has the driver for.
+
+    CannotTell if a machine is named for which one has none, or if none is left.
+    """
+    for each in plan.chosen:
+        for one in [one for one in images if not one.has_driver(each)]:
+            why = f"image '{one.name}': no driver for the IOMMU of {each.name}"
+            if is_named or len(plan.chosen) == 1:
+                raise CannotTell(why)
+            progress.say(f"boot: {why}, left out")
+    return [
         image.ImageJob(each, one.name, way, image=one)
         for each in plan.chosen
         for way in plan.ways[each.name]
         for one in images
         if one.has_driver(each)
     ]
-    if not jobs:
-        raise CannotTell(
-            f"image '{images[0].name}': no driver for the IOMMU of these machines"
-        )
+
+
+def _boot_images(asked: Namespace, plan: Plan) -> int:
+    base = bases.find("mainline")
+    _check_console(asked, _jobs(plan.chosen, plan.ways, asked.image))
+    for name in asked.image:
+        image.check(name)
+    setup.prepare_machines(base, plan.chosen, *packages.IMAGE)
+    for each in plan.chosen:
+        emulator.check_events(each)
+    images = _images(asked, base, plan)
+    jobs = _image_jobs(plan, images, is_named=bool(asked.machines))
     files = {one.name: one for one in images}
     booter = Booter(_how(asked), plan.run, verdict.Parser(base.stock))
     pool = Pool(booter, ImageRows(asked.image, jobs), len(jobs))

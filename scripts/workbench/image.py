@@ -95,11 +95,9 @@ class ImageJob(Job):
         assert self.image
         return self.image
 
-    @property
-    def has_drivers(self) -> bool:
-        """Whether the guest has the drivers of all its disks for certain."""
-        kinds = {device.kind for device in self.machine.devices}
-        return all(name in self._image().drivers for kind in kinds for name in _DRIVERS[kind])
+    def has_driver(self, device: Device) -> bool:
+        """Return whether the guest has the driver of a disk for certain."""
+        return all(name in self._image().drivers for name in _DRIVERS[device.kind])
 
     @property
     def can_replug(self) -> bool:

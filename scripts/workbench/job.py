@@ -42,9 +42,8 @@ class Job:
         is_forced = self.machine.strict and asked.strict != "off"
         return replace(asked, strict="1") if is_forced else asked
 
-    @property
-    def has_drivers(self) -> bool:
-        """Whether the guest has the drivers of all its disks for certain."""
+    def has_driver(self, device: Device) -> bool:
+        """Return whether the guest has the driver of a disk for certain."""
         return True
 
     @property
@@ -147,7 +146,7 @@ def _expected_of_disk(job: Job, device: Device, again: str) -> Iterator[verdict.
     }
     for what, is_skipped in skips.items():
         skip = verdict.Skip.ALWAYS if is_skipped else verdict.Skip.NEVER
-        if not job.has_drivers:
+        if not job.has_driver(device):
             skip = verdict.Skip.MAYBE
         yield verdict.Expected(f"{device.address} {what}{again}", skip)
 
@@ -185,12 +184,19 @@ def _is_too_strict(job: Job) -> bool:
     return any(job.type_of(each) != patched.type_of(each) for each in job.machine.devices)
 
 
+def _without_driver(job: Job) -> list[str]:
+    """Return the disks whose drivers may be missing."""
+    disks = [device for device in job.machine.devices if device.is_disk]
+    return [device.address for device in disks if not job.has_driver(device)]
+
+
 def told(job: Job, replugs: int) -> list[str]:
     """Return what the guest is told, see scripts/guest/init.c."""
     each = job.machine
     lines = [f"module={name}" for name in job.modules]
     lines += [f"{device.address}={job.type_of(device)}" for device in each.devices]
     lines += [f"disk={device.address}" for device in each.devices if device.is_disk]
+    lines += [f"no-driver={each}" for each in _without_driver(job)]
     lines += _writes(job)
     if each.count:
         lines.append("count=kernel" if each.count == ("kernel",) else "count=host")
@@ -202,7 +208,6 @@ def told(job: Job, replugs: int) -> list[str]:
     flags = {
         "warns": each.warns,
         "too-strict": _is_too_strict(job),
-        "no-drivers": not job.has_drivers,
         "no-writes": job.is_old,
     }
     return lines + [flag for flag, is_set in flags.items() if is_set]
