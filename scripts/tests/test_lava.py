@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Sequence
 
 import pytest
 
-from workbench import job, lava, machine
+from workbench import job, lava, machine, paths, process
 from workbench.status import CannotTell
 
 CONSOLE = """\
@@ -75,13 +76,74 @@ def test_a_machine_boots_with_each_setting() -> None:
             text = str(lava.job(each, where, "patched"))
             assert text.count("https://lab/patched'") == 2 and "'no_kvm': True" in text
             assert "iommu.strict=0" in text and "iommu.strict=1" in text
-            assert shlex.split(
-                " ".join(
-                    lava.device(each)["actions"]["boot"]["methods"]["qemu"]["parameters"][
-                        "extra"
-                    ]
-                )
-            )
+            boots = lava.device(each)["actions"]["boot"]["methods"]["qemu"]
+            words = shlex.split(" ".join(boots["parameters"]["extra"]))
+            assert set(each.qemu) <= set(words) and "-m" not in words
+
+
+def test_a_newer_qemu_has_its_own_firmware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lava.emulator, "command", lambda *_: ["/new/qemu", "-L", "/new/share"])
+    boots = lava.device(machine.read("vtd-flts"))["actions"]["boot"]["methods"]["qemu"]
+    assert boots["parameters"]["command"] == "/new/qemu"
+    assert boots["parameters"]["options"][0] == "-L /new/share"
+
+
+# The kernel's command line, what the selftest prints, its status, and what is told to LAVA
+BOARDS = (
+    (
+        "iommu.strict=1",
+        "1..1\nok 1 a b",
+        0,
+        ["iommu_strict_1 pass", "selftest_ends pass", "a_b pass"],
+    ),
+    (
+        "iommu.strict=0",
+        "1..1\nok 1 a",
+        0,
+        ["iommu_strict_1 fail", "selftest_ends pass", "a pass"],
+    ),
+    (
+        "iommu.strict=1",
+        "1..5\nok 1 a\nBail out!",
+        1,
+        ["iommu_strict_1 pass", "selftest_ends fail", "a pass"],
+    ),
+    (
+        "iommu.strict=1",
+        "1..1\nnot ok 1 a",
+        1,
+        ["iommu_strict_1 pass", "selftest_ends fail", "a fail"],
+    ),
+    (
+        "iommu.strict=1",
+        "1..1\nok 1 a # SKIP no",
+        4,
+        ["iommu_strict_1 pass", "selftest_ends skip", "a skip"],
+    ),
+    (
+        "iommu.strict=1",
+        "",
+        127,
+        ["iommu_strict_1 pass", "selftest_ends fail", "reported fail"],
+    ),
+)
+
+
+@pytest.mark.parametrize("line, report, status, told", BOARDS)
+def test_what_a_board_tells(
+    line: str, report: str, status: int, told: Sequence[str], tmp_path: Path
+) -> None:
+    paths.write(tmp_path / "cmdline", f"root=/dev/nfs {line}\n".encode())
+    paths.write(tmp_path / "said", f"{report}\n".encode())
+    said = "#!/bin/sh\ncat '%s'\nexit %d\n" % (tmp_path / "said", status)
+    paths.write(tmp_path / "selftest", said.encode(), 0o755)
+    paths.write(tmp_path / "lava-test-case", b'#!/bin/sh\necho "told $1 $3"\n', 0o755)
+    text = lava.BOARD_TEST.replace("STRICT", "1").replace("/proc/", f"{tmp_path}/")
+    text = text.replace("/tmp/re", f"{tmp_path}/re").replace(
+        "SELFTEST", f"{tmp_path}/selftest"
+    )
+    out = process.output(["sh", "-ec", f"PATH='{tmp_path}':$PATH\n{text}"])
+    assert re.findall("^told (.*)$", out, re.M) == told
 
 
 def test_who_needs_a_host_is_left_out() -> None:
