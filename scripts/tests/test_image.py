@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from workbench import boot, image, initramfs, job, machine, paths, policy, process, table
+from workbench import boot, image, initramfs, job, machine, packages, paths, policy, process
+from workbench import table
 from workbench.status import CannotTell
 from workbench.verdict import Skip
 
@@ -45,6 +47,45 @@ def test_names_of_debians(name: str) -> None:
 def test_names_of_nothing(name: str) -> None:
     with pytest.raises(CannotTell, match=f"'{name}': must be a file, or debian:X.Y"):
         image.check(name)
+
+
+PACKAGES = (
+    *(
+        ("6.12", "", "linux-image-6.12.117+deb12-amd64"),
+        ("6.1", "", "linux-image-6.1.0-56-amd64"),
+    ),
+    *(
+        ("7.3", "", "linux-image-7.3.4-amd64"),
+        ("6.12", "rt", "linux-image-6.12.9+deb12-rt-amd64"),
+    ),
+)
+
+
+@pytest.mark.parametrize("version, flavour, name", PACKAGES)
+def test_packages_of_debians(version: str, flavour: str, name: str) -> None:
+    """Not the one that only depends on the newest, nor another flavour's, nor its symbols."""
+    pattern = re.compile(image.package_pattern(version, flavour))
+    assert pattern.match(name)
+    rest = f"-{flavour}-amd64" if flavour else "-amd64"
+    for other in (
+        f"linux-image-{version}{rest}",
+        name + "-dbg",
+        name.replace("amd64", "x-amd64"),
+    ):
+        assert not pattern.match(other)
+
+
+def test_a_version_that_debian_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(*_: object) -> None:
+        raise CannotTell("no package")
+
+    monkeypatch.setattr(packages, "find", find)
+    monkeypatch.setattr(packages, "anywhere", lambda: [[], ["stable"], ["next", "unstable"]])
+    has_none = (
+        "'debian:9.9-rt': Debian has no such kernel in apt's own suites, stable, next and"
+    )
+    with pytest.raises(CannotTell, match=has_none):
+        image._fetch_debian("9.9", "rt", Path())
 
 
 def test_a_file_must_be_a_kernel(tmp_path: Path) -> None:
@@ -103,7 +144,9 @@ def test_a_machine_without_a_driver_is_not_left_out_in_silence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     one = image.Image("its", Path(), (7, 3), config="CONFIG_INTEL_IOMMU=y\n")
-    plan = boot._plan(boot.options().parse(["--image", "its", "--strict", "0", "vtd", "amdvi"]))
+    plan = boot._plan(
+        boot.options().parse(["--image", "its", "--strict", "0", "vtd", "amdvi"])
+    )
     with pytest.raises(CannotTell, match="'its': no driver for the IOMMU of amdvi"):
         boot._image_jobs(plan, [one], is_named=True)
     jobs = boot._image_jobs(plan, [one], is_named=False)

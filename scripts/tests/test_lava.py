@@ -10,7 +10,7 @@ from typing import Sequence
 
 import pytest
 
-from workbench import job, lava, machine, paths, process
+from workbench import emulator, job, lava, machine, paths, process
 from workbench.status import CannotTell
 
 CONSOLE = """\
@@ -82,7 +82,7 @@ def test_a_machine_boots_with_each_setting() -> None:
 
 
 def test_a_newer_qemu_has_its_own_firmware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lava.emulator, "command", lambda *_: ["/new/qemu", "-L", "/new/share"])
+    monkeypatch.setattr(emulator, "command", lambda *_: ["/new/qemu", "-L", "/new/share"])
     boots = lava.device(machine.read("vtd-flts"))["actions"]["boot"]["methods"]["qemu"]
     assert boots["parameters"]["command"] == "/new/qemu"
     assert boots["parameters"]["options"][0] == "-L /new/share"

@@ -190,7 +190,7 @@ def fetch(name: str, modules: Optional[Path], log: Path, to: Path) -> Image:
     if not match:
         kernel.write_bytes(Path(name).read_bytes())
         one = Image(name, kernel, _version(kernel), config=_config_beside(Path(name)))
-        return _with_modules(one, modules, to)
+        return _with_modules(one, modules and modules.resolve(), to)
     with paths.locked(paths.BUILD / "image"):
         found = _fetch_debian(match[1], match[2] or "", log)
     progress.say(f"{name} is {found.name}")
@@ -252,10 +252,22 @@ def _unpacked(module: Path) -> bytes:
 
 def _fetch_debian(version: str, flavour: str, log: Path) -> Path:
     """Return a directory with what Debian's packages of a kernel hold."""
-    number = re.escape(version)
-    flavour = f"{flavour}-" if flavour else ""
-    pattern = rf"^linux-image-{number}([.][0-9]+)*(-[0-9]+)?([+]deb[0-9]+)?-{flavour}amd64$"
-    return _unpack(*packages.find(pattern, log, packages.anywhere()))
+    pattern = package_pattern(version, flavour)
+    where = packages.anywhere()
+    try:
+        return _unpack(*packages.find(pattern, log, where))
+    except process.Failed:
+        raise
+    except CannotTell:
+        suites = ", ".join(" and ".join(each) or "apt's own suites" for each in where)
+        asked = "-".join([f"debian:{version}", *([flavour] if flavour else [])])
+        raise CannotTell(f"image '{asked}': Debian has no such kernel in {suites}") from None
+
+
+def package_pattern(version: str, flavour: str) -> str:
+    """Return what the name of a kernel's package matches; not one that only depends on it."""
+    last = f"{flavour}-amd64" if flavour else "amd64"
+    return rf"^linux-image-{re.escape(version)}([.][0-9]+)+(-[0-9]+)?([+]deb[0-9]+)?-{last}$"
 
 
 def _unpack(archive: packages.Archive, name: str) -> Path:

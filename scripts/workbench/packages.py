@@ -241,8 +241,8 @@ class Archive:
         return sorted(into.glob("*.deb"))
 
 
-def _stable() -> str:
-    return process.output(["debian-distro-info", "--stable"]).strip()
+def _stable(which: str = "stable") -> str:
+    return process.output(["debian-distro-info", f"--{which}"]).strip()
 
 
 def latest() -> list[list[str]]:
@@ -252,7 +252,8 @@ def latest() -> list[list[str]]:
 
 def anywhere() -> list[list[str]]:
     """Return where to look, one after the other: the machine's own sources come first."""
-    return [[], [f"{release()}-backports"], [_stable()], *latest()]
+    stables = [[_stable()], [_stable("oldstable")]]
+    return [[], [f"{release()}-backports"], *stables, *latest()]
 
 
 def find(pattern: str, log: Path, where: Sequence[Sequence[str]]) -> tuple[Archive, str]:
