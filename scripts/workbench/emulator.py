@@ -70,6 +70,8 @@ def prepare(program: str, major: int, log: Path) -> None:
     """
     if _major(version(program)) >= major or _major(version(program, major)) >= major:
         return
+    if program not in _FIRMWARE:
+        raise CannotTell(f"{program} {major} is needed, and here is {version(program)}")
     new = _newer(f"{program}.new")
     paths.remove(new)
     archive = packages.Archive(log, [f"{packages.release()}-backports"])
