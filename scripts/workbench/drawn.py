@@ -173,4 +173,5 @@ def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:
     words = ["--strict", setting.strict, "--passthrough", setting.passthrough]
     again = shlex.join(["scripts/boot", "--random", "1", "--seed", str(drawn.seed), *options])
     file = shlex.join(["scripts/boot", str(drawn.file), *words, *options])
-    return [f"seed {drawn.seed} again: {again}", f"  or by its file: {file}"]
+    by = "its file, with a replug" if drawn.machine.plugs else "its file"
+    return [f"seed {drawn.seed} again: {again}", f"  or by {by}: {file}"]
