@@ -31,9 +31,13 @@ def _newer(program: str) -> Path:
 def command(program: str, major: int = 0) -> list[str]:
     """Return how a qemu-system-ARCH is called. major: the version that it needs at least."""
     own = _newer(program)
-    if major and own.exists():
-        return [str(own / "usr/bin" / program), "-L", str(own / "usr/share/qemu")]
-    return [program]
+    if not (major and own.exists()):
+        return [program]
+    words = [str(own / "usr/bin" / program)]
+    # With QEMU 10 the SeaBIOS of Debian 12 waits for an AHCI disk for ever
+    for directory in ("qemu", "seabios"):
+        words += ["-L", str(own / "usr/share" / directory)]
+    return words
 
 
 def version(program: str, major: int = 0) -> str:
