@@ -110,6 +110,19 @@ def test_how_often_a_load_may_invalidate(tmp_path: Path, stock: Path) -> None:
     assert said.splitlines() == [*(str(good) for *_, good in COUNTED), "status 0"]
 
 
+def test_what_may_be_a_slow_host_is_tried_again(tmp_path: Path, stock: Path) -> None:
+    counted = (
+        *(("lazy", 511, 512), ("lazy", 512, 512), ("lazy", 0, 0)),
+        *(("waits", 600, 512), ("strict", 511, 512)),
+    )
+    body = "".join(
+        f'printf("%d ", tries_of("{expect}", {count}, {uses}) > 1);'
+        for expect, count, uses in counted
+    )
+    said = _run(tmp_path, stock, "loads.c", body + "return 0;")
+    assert said.split() == ["1", "0", "1", "1", "0", "status", "0"]
+
+
 # What the kernel says as an error, and whether it says so if it has no memory
 ERRORS = (
     ("pci 0000:00:02.0: Failed to add to iommu group 3: -12", 1),
