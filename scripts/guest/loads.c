@@ -37,7 +37,7 @@
 #define TRIES 5 /* to be lazy: on a slow host a timer often flushes */
 #define WAIT_SECONDS 20 /* for a disk, a network or a driver */
 #define REQUESTS 512 /* of a disk */
-#define READERS 4 /* of it at a time */
+#define READERS 16 /* of it at a time */
 #define MAX_SEGMENTS 64
 #define PACKETS 1024
 #define BURST 16 /* of them are under way */

@@ -9,7 +9,7 @@ from typing import Sequence
 
 import pytest
 
-from workbench import boots, job, loads, machine, policy
+from workbench import boots, guest, job, loads, machine, policy
 from workbench.status import CannotTell
 
 ROW = "nvme-32 0000:00:03.0 iova 32"
@@ -96,6 +96,13 @@ def test_what_is_told_is_what_has_to_be_reported(tmp_path: Path) -> None:
         "iova waits",
         "kernel log",
     ]
+
+
+def test_no_disk_has_a_file(tmp_path: Path) -> None:
+    booter = loads.Booter(boots.How(), tmp_path, None, loads=LOADS)  # type: ignore[arg-type]
+    disks = [word for word in booter.options(_job("vtd", "stock", "1")) if "node-name" in word]
+    assert len(disks) == guest.DISKS
+    assert all(word.startswith("null-co,node-name=disk") for word in disks)
 
 
 def _result(

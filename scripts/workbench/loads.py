@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
-from workbench import boots, machine, paths, policy, progress, table, verdict
+from workbench import boots, guest, machine, paths, policy, progress, table, verdict
 from workbench.job import Job, Way
 from workbench.status import CannotTell, must_be_one_of
 
@@ -27,6 +27,8 @@ CONFIG = ("loads",)
 EMULATOR = 10  # the version of QEMU that has igb
 # The guest's clock counts instructions, or on a slow host a queue's timer would flush it often
 CLOCK = ("-icount", "shift=1")
+# A file would be read by a thread of QEMU's, which may have to wait for a core
+ZEROES = "size=1048576,read-zeroes=on"
 STRICT_FIRST = tuple(
     Way(policy.Setting(strict), (f"iommu.strict={strict}",)) for strict in ("1", "0")
 )
@@ -98,6 +100,13 @@ def expectation(job: Job, load: Load) -> str:
     return policy.invalidates(kind, load.how == "iova", job.related)
 
 
+def _without_file(word: str) -> str:
+    """Return an option of QEMU's with a disk of zeroes in place of the one that has a file."""
+    names = (f"disk{number}" for number in range(guest.DISKS))
+    found = next((name for name in names if word == guest.disk(name)), None)
+    return f"null-co,node-name={found},{ZEROES}" if found else word
+
+
 def value(count: int, uses: int) -> str:
     """Return how a table says how many invalidations there were for each use."""
     if not uses:
@@ -127,8 +136,9 @@ class Booter(boots.Booter):
 
     def options(self, job: Job) -> list[str]:
         """Return QEMU's options for the machine, and for what the loads take beside."""
+        options = [_without_file(word) for word in super().options(job)]
         more = [word for load in self.loads for word in load.qemu]
-        return [*super().options(job), *more, *(CLOCK if self.how.accel == "tcg" else ())]
+        return [*options, *more, *(CLOCK if self.how.accel == "tcg" else ())]
 
     def check(self, result: boots.Result) -> None:
         """It does not report types."""
