@@ -1081,7 +1081,6 @@ PARTS: Mapping[str, Part] = {
     "loads": Part(
         "how often each load invalidates, and that this can fail",
         (loads, loads_too_strict),
-        True,
     ),
     "selftest": Part(
         "the selftest elsewhere, and that it can fail",
