@@ -32,11 +32,12 @@
  * What is judged:
  *
  *  - the event itself: see its function;
- *  - each read of the event's readers, and afterwards each disk, gives what the disk holds;
+ *  - what the event's readers read, a record of each page, and afterwards each disk, is what
+ *    the disk holds;
  *  - afterwards each type is as told, and each disk's unmaps invalidate the IOTLB as often as
  *    its type says;
  *  - the kernel has logged no error, and is not tainted. Where allocations fail it may say
- *    that. lockdep and RCU's checks, if they were built in, have found nothing.
+ *    that. lockdep, RCU's checks and kmemleak, if they were built in, have found nothing.
  *
  * After kexec process 1 of the next kernel judges, and this program prints nothing.
  *
@@ -60,6 +61,9 @@
 #define WRITES 64
 #define READERS 3 /* processes that read the disk */
 #define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
+#define KMEMLEAK "/sys/kernel/debug/kmemleak"
+#define LEAK_SECONDS 6 /* after 5 it tells of what it takes for a leak */
+#define LEAK_LINES 100 /* of what it tells are printed */
 #define RECORDS (PAGE / RECORD_SIZE) /* of a page of the disk */
 #define QUEUED 256 /* unmaps until there surely are entries in a queue */
 #define WINDOW 8192 /* unmaps that are counted */
@@ -1549,6 +1553,48 @@ static const struct {
 	/* clang-format on */
 };
 
+/* Was kmemleak built in? */
+static bool has_kmemleak(void)
+{
+	int fd = open(KMEMLEAK, O_RDONLY);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/* What booting has leaked is not the event's. */
+static void forget_leaks(void)
+{
+	if (!has_kmemleak())
+		return;
+	if (!write_file(KMEMLEAK, "scan") || !write_file(KMEMLEAK, "clear"))
+		ksft_exit_fail_perror(KMEMLEAK);
+}
+
+/* kmemleak only tells of what nothing has pointed to in two scans, and for a while. */
+static bool nothing_leaks(void)
+{
+	char line[256];
+	int lines = 0;
+	FILE *leaks;
+
+	if (!has_kmemleak())
+		return true;
+	msleep(LEAK_SECONDS * 1000);
+	leaks = fdopen(open(KMEMLEAK, O_RDONLY), "r");
+	if (!leaks || !write_file(KMEMLEAK, "scan") ||
+	    !write_file(KMEMLEAK, "scan")) {
+		ksft_perror(KMEMLEAK);
+		return false;
+	}
+	while (fgets(line, sizeof(line), leaks)) /* each ends with a newline */
+		if (lines++ < LEAK_LINES)
+			ksft_print_msg("kmemleak: %s", line);
+	fclose(leaks);
+	return !lines;
+}
+
 static bool happens(void)
 {
 	size_t i;
@@ -1693,6 +1739,7 @@ int main(int argc, char *argv[])
 	if (!wait_for_disk())
 		ksft_exit_fail_msg("%s is missing\n", subject->name);
 	find_driver();
+	forget_leaks();
 	if (is_kexec)
 		good = happens(); /* which returns only if it has failed */
 	ksft_print_header();
@@ -1704,7 +1751,7 @@ int main(int argc, char *argv[])
 	ksft_test_result(is_all_as_told(), "as before\n");
 	good = make_it_fail ? only_memory_was_short() :
 			      kernel_is_clean() && rcu_is_content();
-	good &= lockdep_is_content();
+	good &= lockdep_is_content() && nothing_leaks();
 	if (!good)
 		log_is_clean(LOG_WARNING); /* which says why */
 	ksft_test_result(good, "kernel log\n");
