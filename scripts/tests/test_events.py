@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import boots, events, guest, job, machine, policy
+from workbench import boots, events, guest, job, machine, policy, test
 from workbench.status import CannotTell
 
 
@@ -99,6 +99,19 @@ def test_what_is_judged_as_a_boot(tmp_path: Path, event: str) -> None:
     plain = boots.Booter(boots.How(), tmp_path, None)  # type: ignore[arg-type]
     assert booter.expected(each) == plain.expected(each)
     assert (booter.told(each) == plain.told(each)) == (event == "reset")
+
+
+def test_what_has_been_tried_is_summed(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = test.Tried("a"), test.Tried("b"), test.Tried("nothing")
+    tried[0].add("boot: 4 boots of stock and patched on 2 machines, 3 at a time\n")
+    tried[1].add("boot: 3 boots of patched on 1 machines\nboot: 7 events, 9 allocations that")
+    tried[1].add("boot: 7 events, 9 allocations that failed\n")
+    test.tell_tried(tried, 0)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2:4] == [["4", "2", "a"], ["3", "1", "7", "9", "b"]]
+    assert lines[4][:6] == ["7", "7", "9", "in", "all:", "0"] and len(lines) == 5
+    test.tell_tried(tried, 1)
+    assert "in all" not in capsys.readouterr().out
 
 
 def test_resets_are_drawn_and_repeat(tmp_path: Path) -> None:

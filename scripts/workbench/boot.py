@@ -14,10 +14,11 @@ iommu.strict=0 and iommu.strict=1.
                       iommu.passthrough=1, and print what it has reached; on the machines
                       that have one, unless some are named: see scripts/guest/attack.c
   --image IMAGE       boot a kernel that somebody else has built: a file for x86_64, or
-                      debian:X.Y, the newest that Debian has of that version, or of its
-                      flavour by debian:X.Y-cloud or -rt; may be given again. Unless some
-                      are named, on vtd and vtd-nopt. It is judged as stock of its version.
-                      With --all, not on vtd-flts: there none finds its NVMe disk
+                      debian:X.Y, the newest of that version in the first suite that has one:
+                      apt's own, backports, stable, oldstable, unstable; of a flavour by
+                      debian:X.Y-cloud or -rt; may be given again. Unless some are named, on
+                      vtd and vtd-nopt. It is judged as stock of its version. With --all, not
+                      on vtd-flts: there none finds its NVMe disk
   --modules DIR       the modules of the one --image that is a file, a directory as
                       /lib/modules/VERSION is; without them, what has no driver is not read
   --arch ARCH         only machines of this architecture; all of them, unless some are named
@@ -51,17 +52,15 @@ iommu.strict=0 and iommu.strict=1.
                       iommu.strict or iommu.passthrough unset
   --debug             with KASAN, lockdep, checks of the DMA API and of pages that are freed
                       while they are mapped, and more; a finding of theirs fails
-  --kcsan             with KCSAN, which looks for data races in the IOMMU's core and in VT-d's
-                      driver; a finding fails
   --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
-  --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug or --kcsan
-                      300, with --loads 600, with --events 600 and 2 more for each of --rounds
-                      (with --debug or --kcsan 4 times as much), and 5 more for each --replug
+  --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug 300, with
+                      --loads 600, with --events 600 and 2 more for each of --rounds, and that
+                      4 times with --debug; and 5 more for each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
@@ -118,8 +117,7 @@ def options() -> verb.Arguments:
     add = parser.add_argument
     for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list", "--debug"):
         add(flag, action="store_true")
-    for flag in ("--events", "--kcsan"):
-        add(flag, action="store_true")
+    add("--events", action="store_true")
     add("--event", dest="only", type=verb.one_of(*events.EVENTS), action="append", default=[])
     add("--rounds", type=verb.number)
     add("--64k", action="store_true")
@@ -161,8 +159,7 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("random", other) for other in ("all", "odd", "attack", "loads", "image")]
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
     pairs += [("random", other) for other in ("strict", "passthrough", "events", "replug")]
-    pairs += [("debug", "kcsan")]
-    for fragment in ("debug", "kcsan", "64k"):
+    for fragment in ("debug", "64k"):
         pairs += [(fragment, other) for other in ("image", "attack", "loads")]
     pairs += [("64k", "events")]
     for one, other in pairs:
@@ -488,18 +485,17 @@ def _leave_out(
 def _how(asked: Namespace) -> How:
     words = ["iommu.debug_pagealloc=1"] if asked.debug else []
     words += list(events.WORDS) if asked.events else []
-    is_slow = asked.debug or asked.kcsan
-    limit = 600 if asked.loads else 300 if is_slow else 60
+    limit = 600 if asked.loads else 300 if asked.debug else 60
     if asked.events:
         limit = 600 + events.SECONDS_PER_ROUND * (asked.rounds or events.ROUNDS)
-        limit *= events.DEBUG_TAKES if is_slow else 1
+        limit *= events.DEBUG_TAKES if asked.debug else 1
     return How(
         timeout=asked.timeout or limit,
         replugs=asked.replug or (0 if asked.random else 1),
         accel=asked.accel,
         append=words + asked.append.split(),
         show=asked.console,
-        memory="1G" if is_slow or getattr(asked, "64k") else "",
+        memory="1G" if asked.debug or getattr(asked, "64k") else "",
     )
 
 
@@ -534,7 +530,6 @@ def _more(asked: Namespace) -> tuple[str, ...]:
     more = [f"default-{asked.default}"] if asked.default else []
     more += list(events.CONFIG) if asked.events else []
     more += ["debug", "debug-iommu"] if asked.debug else []
-    more += ["kcsan"] if asked.kcsan else []
     return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 
 
@@ -606,13 +601,13 @@ def _tell_seeds(asked: Namespace, rows: drawn.Rows) -> None:
 def _given(asked: Namespace) -> list[str]:
     """Return the options that were given, but for those that choose machines and settings."""
     words = []
-    for name in ("base", "kernel", "append", "replug", "timeout", "accel"):
+    for name in ("base", "kernel", "append", "timeout", "accel"):
         value = getattr(asked, name)
         if value != options().get_default(name):
             words += [f"--{name}", str(value)]
     for name in asked.related:
         words += ["--with", name]
-    return words + ["--debug"] * asked.debug + ["--kcsan"] * asked.kcsan
+    return words + ["--debug"] * asked.debug
 
 
 def _images(asked: Namespace, base: bases.Base, plan: Plan) -> list[image.Image]:
