@@ -8,7 +8,7 @@ from typing import Optional
 
 import pytest
 
-from workbench import bench, figures, guest, kernel, machine, measures, model, page
+from workbench import bench, figures, kernel, machine, measures, model, page
 from workbench.status import CannotTell
 
 CALLS = measures.Measure(measures.CALLS, "vtd-nopt", ("map=1,single", "map=16,sg"))
@@ -75,29 +75,6 @@ def test_figures_of_a_boot() -> None:
         list(_outcome(CONSOLE, [1250, 5]).rows())
     with pytest.raises(CannotTell, match="marks are missing"):
         list(_outcome(CONSOLE, [1]).rows())
-
-
-@pytest.mark.parametrize(
-    "consoles, runs, why",
-    [
-        (["", "TAP version 13"], 2, ""),
-        (["TAP version 13, and no end"], 1, "hung"),
-        ([""] * bench.TRIES, bench.TRIES, "hung"),
-    ],
-)
-def test_a_guest_that_hangs_before_its_first_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, consoles: list[str], runs: int, why: str
-) -> None:
-    done: list[guest.Boot] = []
-
-    def run(one: guest.Boot) -> guest.Outcome:
-        one.log.write_text(consoles[len(done)])
-        done.append(one)
-        return guest.Outcome("" if one.log.read_text().endswith("13") else "hung")
-
-    monkeypatch.setattr(guest, "run", run)
-    one = guest.Boot([], tmp_path, 1, tmp_path / "log", tmp_path / "trace")
-    assert bench.run_guest(one).why == why and len(done) == runs
 
 
 def test_a_file_of_figures(tmp_path: Path) -> None:

@@ -55,7 +55,6 @@ KERNELS = ("stock", "patched")
 # What the kernels have of scripts/config/ beside what every kernel has
 MORE = {measures.CALLS: (), measures.MEMORY: ("cpus",), measures.LOAD: loads.CONFIG}
 TIMES = 2  # that a load is measured
-TRIES = 3  # of a boot: QEMU 7.2 with -icount was seen to hang before the guest's first word
 # An instruction takes 1 ns, and so does a wait for nothing
 CLOCK = ("-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1")
 # So that a tick of the clock is taken for just a nanosecond, and nothing is there to correct it.
@@ -191,7 +190,7 @@ class Bench:
         words += PARAMETERS.get(each.arch.name, ())
         command += guest.kernel_options(each.arch, image, initrd, words)
         self.commands.setdefault(each.name, " ".join(command).replace(f"{self.run}/", ""))
-        ended = run_guest(guest.Boot(command, files, self.limit, log, trace))
+        ended = guest.run(guest.Boot(command, files, self.limit, log, trace))
         counts = list(_between_marks(trace))
         for used in (trace, initrd):
             paths.remove(used)
@@ -209,17 +208,6 @@ class Bench:
             paths.keep(self.run)
             raise Failed(log, why)
         return console
-
-
-def run_guest(one: guest.Boot) -> guest.Outcome:
-    """Run a guest; run it again if it has hung before its first word."""
-    for _ in range(TRIES):
-        if one.trace:
-            one.trace.write_bytes(b"")
-        ended = guest.run(one)
-        if not ended.why or "TAP version" in one.log.read_text(errors="replace"):
-            break
-    return ended
 
 
 def _told(boot: Boot) -> list[str]:
