@@ -744,7 +744,7 @@ _QUICK = ("--quick", "--machine", "vtd-nopt", "--output")
 
 
 def bench(run: Run) -> None:
-    """figures, the same again beside a compiler, and their page"""
+    """figures, the same again beside a compiler"""
     first, again = run.directory / "first", run.directory / "again"
     run.good(script("bench"), *_QUICK, first)
     with _compilers(run):
@@ -752,7 +752,6 @@ def bench(run: Run) -> None:
     if not re.search(r"^(\d+) of \1 figures are the same as before$", said, re.M):
         raise Wrong("it does not say that all figures are the same")
     _same("bench.csv", (first / "bench.csv").read_bytes(), (again / "bench.csv").read_bytes())
-    _look_at(run, first / "report.html")
 
 
 @contextmanager
@@ -791,12 +790,13 @@ def bench_slower(run: Run) -> None:
             raise Wrong(f"it does not name what {where} takes more")
 
 
-def _look_at(run: Run, page: Path) -> None:
-    """See what a browser makes of the page: plots, tables, and a row for each machine."""
+def page(run: Run) -> None:
+    """what a browser makes of the page of figures: plots, tables, a row for each machine"""
+    run.good(script("bench"), *_QUICK, run.directory / "page")
     plain = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     plain += ["--no-first-run", "--disable-sync", "--disable-component-update"]
-    where = f"--user-data-dir={run.directory}/chromium"
-    dom = run.good("chromium", *plain, where, "--dump-dom", f"file://{page}")
+    plain += [f"--user-data-dir={run.directory}/chromium", "--dump-dom"]
+    dom = run.good("chromium", *plain, f"file://{run.directory}/page/report.html")
     if dom.count("<svg") != 3 or dom.count("</svg>") != 3 or dom.count("<table") != 4:
         raise Wrong("the page lacks a plot or a table")
     if dom.count("<td>vtd-nopt") < 6 or "<td>choosing a default domain" not in dom:
@@ -1095,6 +1095,7 @@ PARTS: Mapping[str, Part] = {
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
     "static": Part("static checks", (static,)),
     "bench": Part("figures, and that they show 20 instructions", (bench, bench_slower)),
+    "page": Part("the page of figures, in a browser", (page,), True),
     "mutants": Part("that KUnit can fail", (mutants,)),
     "everywhere": Part(
         "what the default run does on a few machines, on all, and with every checker",
@@ -1202,7 +1203,7 @@ def main(arguments: Sequence[str]) -> int:
         must_be_one_of("part", name, PARTS)
     chosen = asked.parts or [name for name in PARTS if asked.full or not PARTS[name].is_full]
     needs = [*packages.CHECK, *packages.GIT, *packages.PYTEST, *packages.REPORT]
-    needs += packages.BROWSER
+    needs += packages.BROWSER if "page" in chosen else ()
     needs += packages.LAVA if "lava" in chosen else ()
     if any(PARTS[name].is_bare for name in chosen):
         needs += chroot.NEEDS
