@@ -460,11 +460,21 @@ def loads(run: Run) -> None:
     _boot(run, "--loads")
 
 
-def loads_cured(run: Run) -> None:
-    """every load with related/iova-destroy"""
-    said = run.good(script("boot"), "--loads", "--with", "iova-destroy")
+def _loads_cured(run: Run, *names: str) -> None:
+    said = run.good(script("boot"), "--loads", *names, "--with", "iova-destroy")
     if "*" in said:
         raise Wrong("something still waits")
+
+
+def loads_cured(run: Run) -> None:
+    """every load with related/iova-destroy"""
+    _loads_cured(run)
+
+
+def loads_arm64(run: Run) -> None:
+    """every load on arm64, as it is and with related/iova-destroy"""
+    _boot(run, "--loads", "smmuv3-probe")
+    _loads_cured(run, "smmuv3-probe")
 
 
 def loads_too_strict(run: Run) -> None:
@@ -1105,6 +1115,7 @@ PARTS: Mapping[str, Part] = {
     "loads-cured": Part(
         "how often each load invalidates with the related patch", (loads_cured,), True
     ),
+    "loads-arm64": Part("how often each load invalidates on arm64", (loads_arm64,), True),
     "attack-cured": Part(
         "a device that attacks, with the related patch", (attacks_all_cured,), True
     ),
