@@ -9,7 +9,7 @@
  *   device=DEVICE   the PCI device that is mapped for
  *   count=WHO       IOTLB invalidations are counted, by host or kernel
  *   type=TYPE       that the default domain of its group has to have
- *   memory          how much is in use
+ *   memory=CPUS     how much is in use, where so many CPUs are possible
  *   choose          have the default domain's type chosen again, as "auto" does
  *   map=PAGES,MODE  the kernel's dma_map_benchmark maps so many pages, again and again; MODE
  *                   is single or sg
@@ -18,9 +18,8 @@
  * been measured, "# bench METRIC WORD VALUE":
  *
  *   groups          IOMMU groups
- *   percpu          bytes that are there once for each possible CPU, as flush queues are
- *   vmalloc         bytes that vmalloc() gave, as to a flush queue for all CPUs
- *   slab            bytes of small objects
+ *   percpu          bytes in use of what there is once for each possible CPU, as flush queues
+ *   pages           bytes of the pages that hold this, for all CPUs
  *   choose          instructions, those of reading the clock left out
  *   all             maps, and unmaps
  *   loops           those of them that count: the first fifth does not
@@ -70,26 +69,49 @@ static int count_groups(void)
 	return count - 1;
 }
 
-static bool report_memory(void)
+/* The file has "0", or "0-3". */
+static int possible_cpus(void)
 {
-	static const struct {
-		const char *metric, *label;
-	} counters[] = {
-		{ "percpu", "Percpu:" },
-		{ "vmalloc", "VmallocUsed:" },
-		{ "slab", "Slab:" },
-	};
-	bool good = true;
-	size_t i;
+	char buf[16] = "";
+	int fd = open("/sys/devices/system/cpu/possible", O_RDONLY);
+	ssize_t len = read(fd, buf, sizeof(buf) - 1);
+	char *last = strchr(buf, '-');
+
+	close(fd);
+	return len > 0 ? atoi(last ? last + 1 : buf) + 1 : 0;
+}
+
+/* Of the part of one CPU, what is static and what has been allocated */
+static long percpu_bytes(void)
+{
+	static const char path[] = "/sys/kernel/debug/percpu_stats";
+	long used =
+		read_number(path, "nr_chunks") * read_number(path, "unit_size");
+	FILE *file = fdopen(open(path, O_RDONLY), "r");
+	char line[128], *pos;
+
+	if (!file)
+		return 0;
+	while (fgets(line, sizeof(line), file)) {
+		pos = strchr(line, ':');
+		if (!pos || !strstr(line, "free_bytes"))
+			continue;
+		while (*++pos == ' ')
+			;
+		used -= atol(pos);
+	}
+	fclose(file);
+	return used;
+}
+
+static bool report_memory(const char *cpus)
+{
+	long percpu = percpu_bytes();
 
 	report("groups", "-", count_groups());
-	for (i = 0; i < ARRAY_SIZE(counters); i++) {
-		long kib = read_number("/proc/meminfo", counters[i].label);
-
-		good &= kib >= 0;
-		report(counters[i].metric, "-", kib * 1024LL);
-	}
-	return good;
+	report("percpu", "-", percpu);
+	report("pages", "-", read_number("/proc/meminfo", "Percpu:") * 1024LL);
+	return percpu > 0 && possible_cpus() == atoi(cpus);
 }
 
 static bool leave_driver(void)
@@ -192,8 +214,8 @@ static bool obey(const char *arg)
 		return check_type(value_of(arg, "type="));
 	if (value_of(arg, "map="))
 		return map_often(value_of(arg, "map="));
-	if (!strcmp(arg, "memory"))
-		return report_memory();
+	if (value_of(arg, "memory="))
+		return report_memory(value_of(arg, "memory="));
 	if (!strcmp(arg, "choose"))
 		return choose();
 	ksft_exit_fail_msg("argument %s is none of ours\n", arg);

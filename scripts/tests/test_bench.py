@@ -120,6 +120,23 @@ def test_where_nothing_may_differ(machine_: str, strict: str, now: str, is_good:
     assert figures.alike(rows).is_good is is_good
 
 
+def _memory(kernel_: str, percpu: int) -> list[figures.Row]:
+    where = {"kernel": kernel_, "cpus": "4", "ports": "0", "word": ""}
+    values = {"groups": 3, "percpu": percpu, "pages": 4 * percpu}
+    return [_row(str(value), metric=metric, **where) for metric, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    "more, is_good", [(30768, True), (30784, True), (30832, False), (0, False)]
+)
+def test_how_memory_grows(more: int, is_good: bool) -> None:
+    rows = [*_memory("stock", 1000), *_memory("patched", 1000 + more), _row("5")]
+    assert list(figures.growth(rows)) == [figures.Growth(4, 3, 4 * more, 4 * more)]
+    found = figures.grows_as_told(rows)
+    assert found.is_good is is_good and f"{int(is_good)} of 1 times" in found.lines[-1]
+    assert not figures.grows_as_told([_row("5")]).lines
+
+
 def test_a_diff_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.patch"
     file.write_text("")

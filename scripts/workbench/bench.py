@@ -5,11 +5,11 @@ Usage: scripts/bench [OPTION ...]
 Measure what the change costs and what it buys, on emulated machines, in figures that are
 the same each time: QEMU's clock goes by instructions (-icount), one CPU runs, and nothing
 waits for the host. With stock and patched: how many instructions it takes to choose a
-default domain, to map and to unmap, and how often unmaps invalidate the IOTLB. What is
-measured is in scripts/measures; rows of memory and loads may be added there. Installs,
+default domain, to map and to unmap, how often unmaps invalidate the IOTLB, and how memory
+grows. What is measured is in scripts/measures; rows of loads may be added there. Installs,
 fetches and builds what is missing first.
 
-  --quick          only what calls take: no memory, no loads
+  --quick          only what calls take: memory needs two kernels more
   --base BASE      mainline (the default), newest or a directory with a tree that the diffs
                    in scripts/probe/ fit, see scripts/setup
   --baseline FILE  compare with FILE, a bench.csv of before
@@ -27,8 +27,9 @@ Writes to DIR, and prints where:
   about            on what, and with which command
   report.html      all of that to look at, and what follows for hardware by a model
 
-Exit status: 0 done; 1 a guest failed, stock and patched differ where they may not, or with
---baseline something is not as it was; 2 it could not be found out.
+Exit status: 0 done; 1 a guest failed, stock and patched differ where they may not, memory does
+not grow as flush queues are large, or with --baseline something is not as it was; 2 it could
+not be found out.
 """
 
 from __future__ import annotations
@@ -188,6 +189,7 @@ class Bench:
         image = self.images[boot.job.kernel, each.arch.name, boot.row.kind]
         words = [*each.append, "quiet", *boot.job.way.words]
         words += PARAMETERS.get(each.arch.name, ())
+        words += ["maxcpus=1"] if boot.cpus > 1 else []  # the others stay offline
         command += guest.kernel_options(each.arch, image, initrd, words)
         self.commands.setdefault(each.name, " ".join(command).replace(f"{self.run}/", ""))
         ended = guest.run(guest.Boot(command, files, self.limit, log, trace))
@@ -218,7 +220,7 @@ def _told(boot: Boot) -> list[str]:
     device = job.machine.devices[0]
     told = ["bench", f"device={device.address}", f"type={job.type_of(device)}"]
     if boot.row.kind == measures.MEMORY:
-        return [*told, "memory"]
+        return [*told, f"memory={boot.cpus}"]
     if job.machine.count:
         who = "kernel" if job.machine.count == ("kernel",) else "host"
         told.append(f"count={who}")
@@ -254,7 +256,7 @@ def _options(boot: Boot) -> Iterator[str]:
     each = boot.job.machine
     yield from each.qemu
     yield from CLOCK
-    yield from ("-smp", f"1,maxcpus={boot.cpus}")
+    yield from ("-smp", str(boot.cpus))
     if boot.row.kind == measures.LOAD:
         yield from (*each.arch.disks, *each.arch.nvme)
         for number in range(2):
@@ -454,6 +456,7 @@ def _conclude(
     for line in page.small_table(rows):
         progress.result(line)
     is_good = _say(figures.alike(rows))
+    is_good &= _say(figures.grows_as_told(rows))
     if baseline is not None:
         is_good &= _say(figures.compare(baseline, rows))
     progress.say(str(output / "report.html"))

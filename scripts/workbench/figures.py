@@ -26,11 +26,12 @@ UNITS = {
     "unmap": "instructions",
     "invalidations": "per 1000 unmaps",
     "groups": "groups",
-    "percpu": "bytes",
-    "vmalloc": "bytes",
-    "slab": "bytes",
+    "percpu": "bytes for each possible CPU",
+    "pages": "bytes",
     "size": "bytes",
 }
+# What a flush queue takes of each possible CPU: 256 entries of 40 bytes, and 16 beside them
+FQ_BYTES = 256 * 40 + 16
 
 Row = Mapping[str, str]
 
@@ -151,4 +152,59 @@ def alike(rows: Sequence[Row]) -> Comparison:
             f"where nothing may differ, {same} of {same + differ} figures of stock and patched "
             "are the same"
         )
+    return found
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What patched takes of memory that stock does not, in bytes.
+
+    allocated: for all CPUs; the kernel has small counters there, too, that come and go.
+    pages: that hold it.
+    """
+
+    cpus: int
+    groups: int
+    allocated: int
+    pages: int
+
+    @property
+    def formula(self) -> int:
+        """What it should take if each group has become lazy."""
+        return FQ_BYTES * self.cpus * self.groups
+
+
+def growth(rows: Sequence[Row]) -> Iterator[Growth]:
+    """Yield how memory grows by possible CPUs and groups, all of which become lazy."""
+    of: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+    for was, row in pairs(rows):
+        if row["ports"]:
+            both = int(was["value"]), int(row["value"])
+            of.setdefault((row["cpus"], row["ports"]), {})[row["metric"]] = both
+    for (cpus, _), found in of.items():
+        more = {metric: now - was for metric, (was, now) in found.items()}
+        allocated = more["percpu"] * int(cpus)
+        yield Growth(int(cpus), found["groups"][1], allocated, more["pages"])
+
+
+def grows_as_told(rows: Sequence[Row]) -> Comparison:
+    """Return where memory does not grow by a queue for each possible CPU and group."""
+    found = Comparison()
+    all_of_them = list(growth(rows))
+    wrong = [
+        each
+        for each in all_of_them
+        if abs(each.allocated - each.formula) > TOLERANCE * each.formula
+    ]
+    for each in wrong:
+        found.lines.append(
+            f"{each.cpus} CPUs and {each.groups} groups take {each.allocated} bytes more, "
+            f"NOT {each.formula}"
+        )
+    if all_of_them:
+        found.lines.append(
+            f"{len(all_of_them) - len(wrong)} of {len(all_of_them)} times, memory grows by "
+            f"{FQ_BYTES} bytes for each possible CPU and group, to {100 * TOLERANCE:.1f} %"
+        )
+    found.is_good = not wrong
     return found

@@ -18,9 +18,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 LOAD_COLUMNS = ("machine", "kernel", "with", "strict", "load", "least", "most")
 CALLS = ("map", "unmap", "invalidations")
 
-# What a flush queue takes of each possible CPU: 256 entries of 40 bytes, and 16 beside them
-FQ_BYTES = 256 * 40 + 16
-
 _STYLE = """
 set terminal svg size 1100,420 dynamic font "sans-serif,13" background "white"
 set grid ytics linecolor "#cccccc"
@@ -160,31 +157,6 @@ def costs(rows: Sequence[Row]) -> Iterator[dict[str, str]]:
             }
 
 
-def memory(rows: Sequence[Row]) -> Iterator[dict[str, str]]:
-    """Yield how much memory lazy groups take: measured, and by the formula."""
-    for was, row in figures.pairs(rows):
-        if row["metric"] != "percpu":
-            continue
-        where = {name: row[name] for name in ("machine", "kernel", "cpus", "ports")}
-        groups = _of(rows, metric="groups", **where)
-        slab = [
-            _of(rows, metric="slab", **{**where, "kernel": name})
-            for name in ("stock", "patched")
-        ]
-        if not groups or not slab[0] or not slab[1]:
-            continue
-        formula = FQ_BYTES * int(row["cpus"]) * int(groups["value"])
-        measured = int(row["value"]) - int(was["value"])
-        yield {
-            "cpus": row["cpus"],
-            "groups": groups["value"],
-            "measured": str(measured),
-            "formula": str(formula),
-            "off": model.error(measured, formula),
-            "slab": f"{int(slab[1]['value']) - int(slab[0]['value']):+}",
-        }
-
-
 def unmap_of(rows: Sequence[Row]) -> Optional[model.Unmap]:
     """Return what an unmap takes on vtd-nopt, strict by stock and lazy by patched."""
     where = {"machine": "vtd-nopt", "strict": "0", "word": "1 single"}
@@ -272,8 +244,8 @@ def page(rows: Sequence[Row], loads: Sequence[Mapping[str, str]], about: str) ->
         calls=list(calls(rows)),
         alike=figures.alike(rows).lines,
         costs=list(costs(rows)),
-        memory=list(memory(rows)),
-        fq_bytes=FQ_BYTES,
+        memory=list(figures.growth(rows)),
+        fq_bytes=figures.FQ_BYTES,
         loads=loads,
         model=_modelled(rows),
         about=about,

@@ -41,8 +41,8 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import check, chroot, events, kernel, machine, packages, patches, paths
-from workbench import policy, process, progress, setup, verb, verdict
+from workbench import check, chroot, events, figures, kernel, machine, measures, packages
+from workbench import patches, paths, policy, process, progress, setup, verb, verdict
 from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH, based_on
 from workbench.repository import Repository
@@ -800,6 +800,18 @@ def bench_slower(run: Run) -> None:
             raise Wrong(f"it does not name what {where} takes more")
 
 
+def bench_all(run: Run) -> None:
+    """figures of all machines, and how memory grows"""
+    output = run.directory / "all"
+    said = run.good(script("bench"), "--output", output)
+    if not re.search(r"^([1-9]\d*) of \1 times, memory grows by 10256 bytes", said, re.M):
+        raise Wrong("it does not say that memory grows as the queues do")
+    found = {row["machine"] for row in figures.read(output / "bench.csv")}
+    missing = {row.machine for row in measures.read()} - found
+    if missing:
+        raise Wrong(f"there are no figures of {' '.join(sorted(missing))}")
+
+
 def page(run: Run) -> None:
     """what a browser makes of the page of figures: plots, tables, a row for each machine"""
     run.good(script("bench"), *_QUICK, run.directory / "page")
@@ -1105,6 +1117,7 @@ PARTS: Mapping[str, Part] = {
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
     "static": Part("static checks", (static,)),
     "bench": Part("figures, and that they show 20 instructions", (bench, bench_slower)),
+    "bench-all": Part("figures of all machines, and memory", (bench_all,), True),
     "page": Part("the page of figures, in a browser", (page,), True),
     "mutants": Part("that KUnit can fail", (mutants,)),
     "everywhere": Part(
