@@ -166,7 +166,8 @@ def _wanted(kernel: Kernel, target: Target) -> dict[str, Any]:
     }
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_stamp(file: Path) -> dict[str, Any]:
+    """Return what was written down of a build, nothing if it is not there or damaged."""
     try:
         found = json.loads(file.read_text())
         return found if isinstance(found, dict) else {}
@@ -195,15 +196,15 @@ def kernel_image(kernel: Kernel, target: Target) -> Path:
     obj = kernel.tree / f"obj-{target.name}"
     image = obj / target.image
     wanted = _wanted(kernel, target)
-    if _read(obj / "built") == wanted and image.exists():
+    if read_stamp(obj / "built") == wanted and image.exists():
         return image
     plain = kernel.tree / f"obj-{target.arch}"
     if not obj.exists() and target.differs_in_a_default and plain.exists():
-        _start_from(plain, obj, [], wanted)
+        start_from(plain, obj, [], wanted)
     elif kernel.like and not obj.exists():
         kernel.like.make()
-        _start_from(kernel.like.tree / obj.name, obj, sorted(kernel.edits), wanted)
-    configured = _read(obj / "configured")
+        start_from(kernel.like.tree / obj.name, obj, sorted(kernel.edits), wanted)
+    configured = read_stamp(obj / "configured")
     if configured.get("compiler", wanted["compiler"]) != wanted["compiler"]:
         progress.say(f"the compiler has changed: {obj} is built anew")
         paths.remove(obj)
@@ -272,9 +273,7 @@ def _build_um(kernel: Kernel, obj: Path) -> None:
     )
 
 
-def _start_from(
-    like: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str, Any]
-) -> None:
+def start_from(like: Path, obj: Path, edits: Sequence[str], wanted: Mapping[str, Any]) -> None:
     """Begin with objects that have been built in the tree of a kernel like this one.
 
     Not if they have been built of other files than are there now, or by another compiler.
@@ -282,7 +281,7 @@ def _start_from(
     that of every edit, or make would take them for newer than what they have been built
     without.
     """
-    built = _read(like / "built")
+    built = read_stamp(like / "built")
     is_there = built.get("tree") == tree.identity(like.parent)
     if not is_there or built["compiler"] != wanted["compiler"]:
         return

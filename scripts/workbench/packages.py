@@ -16,6 +16,7 @@ from workbench import paths, process, progress
 from workbench.status import CannotTell
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SBIN = Path("/usr/sbin")  # which a user's PATH may lack
 LLVM = "-19"  # the suffix of Debian's LLVM programs, as the kernel's make wants it
 
 
@@ -43,6 +44,10 @@ BUILD = _needs(
 )
 GUEST = _needs("gcc:gcc", "libc6-dev", "acpica-tools:iasl")
 IMAGE = _needs("kmod:modprobe", "zstd:zstd")
+PACKAGE = _needs(
+    *("cpio:cpio", "debhelper", "dpkg-dev", "gcc:gcc", "kmod:modprobe", "libdw-dev"),
+    *("libssl-dev", "openssl:openssl"),
+)
 YAML = _needs("python3-yaml")
 LAVA = _needs("lava-common", "lava-dispatcher", "python3-yaml")
 GIT = _needs("git:git", "perl:perl", "python3-yaml")
@@ -171,12 +176,17 @@ def mirror(log: Path) -> str:
     return site
 
 
-def _site() -> str:
+def security() -> str:
+    """Return the URL from which the machine's own apt has what is urgent, "" if it has not."""
+    return _site("Debian-Security")
+
+
+def _site(label: str = "Debian") -> str:
     if not shutil.which("apt-get"):
         raise CannotTell("no apt-get here to fetch from Debian with: give --base DIR")
     sites = process.output(
         ["apt-get", "indextargets", "--format", "$(SITE)"]
-        + ["Created-By: Packages", "Label: Debian"]
+        + ["Created-By: Packages", f"Label: {label}"]
     )
     return min(sites.split(), default="")
 
@@ -241,18 +251,19 @@ class Archive:
         return sorted(into.glob("*.deb"))
 
 
-def _stable(which: str = "stable") -> str:
+def stable(which: str = "stable") -> str:
+    """Return the code name of Debian's stable release, or of its oldstable."""
     return process.output(["debian-distro-info", f"--{which}"]).strip()
 
 
 def latest() -> list[list[str]]:
     """Return the suites that have the newest: stable's backports and unstable, as one."""
-    return [[f"{_stable()}-backports", "unstable"]]
+    return [[f"{stable()}-backports", "unstable"]]
 
 
 def anywhere() -> list[list[str]]:
     """Return where to look, one after the other: the machine's own sources come first."""
-    stables = [[_stable()], [_stable("oldstable")]]
+    stables = [[stable()], [stable("oldstable")]]
     return [[], [f"{release()}-backports"], *stables, *latest()]
 
 

@@ -258,6 +258,7 @@ REFUSALS = (
     ("'nosuch'", "check", "nosuch"),
     ("'vtd-late'", "lava", "vtd-late"),
     ("'nosuch'", "lava", "nosuch"),
+    ("'nosuch'", "package", "--config", "nosuch"),
     ("'/nowhere'", "series", "apply", "/nowhere"),
     ("'frob'", "series", "frob"),
     ("Changes in v2", "series", "mail", "--version", "2"),
