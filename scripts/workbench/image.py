@@ -34,7 +34,6 @@ _IOMMUS = {
 
 _DEBIAN = re.compile(rf"debian:(\d+\.\d+)(?:-({'|'.join(FLAVOURS)}))?$")
 _KERNEL = "usr/lib/modules/*/vmlinuz"  # in a directory with a package's files
-_KMOD = Path("/usr/sbin")  # which a user's PATH may lack
 
 # See Documentation/arch/x86/boot.rst of the kernel
 _MAGIC = (0x202, b"HdrS")
@@ -231,7 +230,7 @@ def _needed(root: Path, version: str, driver: str) -> Optional[list[Path]]:
     """
     where: list[str | Path] = ["-C", "/dev/null", "-d", root, "-S", version]
     try:
-        said = process.output([_KMOD / "modprobe", *where, "--show-depends", driver])
+        said = process.output([packages.SBIN / "modprobe", *where, "--show-depends", driver])
     except process.Failed:
         return None
     words = [line.split() for line in said.splitlines()]
@@ -306,7 +305,7 @@ def _put_together(root: Path) -> None:
     if not (root / "lib").exists():
         (root / "lib").symlink_to("usr/lib")
     for modules in sorted((root / "usr/lib/modules").iterdir()):
-        process.output([_KMOD / "depmod", "-b", root, modules.name])
+        process.output([packages.SBIN / "depmod", "-b", root, modules.name])
         for name in ("vmlinuz", "config"):
             file = root / "boot" / f"{name}-{modules.name}"
             if file.exists():

@@ -172,7 +172,7 @@ def _groups(job: Job) -> tuple[tuple[str, ...], ...]:
     return () if job.way.setting.strict == "off" else job.machine.groups
 
 
-def _is_too_strict(job: Job) -> bool:
+def finds_too_strict(job: Job) -> bool:
     """Whether the kernel is strict where patched is not, and the guest can see that.
 
     It sees what VT-d requires, and not that a probe does, nor when pass-through is asked
@@ -207,7 +207,7 @@ def told(job: Job, replugs: int) -> list[str]:
         lines.append(f"replug={replugs if job.can_replug else 0}")
     flags = {
         "warns": each.warns,
-        "too-strict": _is_too_strict(job),
+        "too-strict": finds_too_strict(job),
         "no-writes": job.is_old,
     }
     return lines + [flag for flag, is_set in flags.items() if is_set]

@@ -10,8 +10,8 @@ scripts/README.md.
   --config CONFIG  running, that of the kernel that runs here, unless given; debian, or
                    debian-cloud or debian-rt, Debian's own for this version; or a file
   --loaded         only with the modules that are loaded now, by the kernel's own "make
-                   localmodconfig": in a fraction of the time. What is plugged in later
-                   may lack its driver
+                   localmodconfig", which takes less time. What is plugged in later may
+                   lack its driver
   --kernel KERNEL  patched unless given, or stock, to compare with
   --with NAME      with related/NAME.patch on top; may be given again
   --output DIR     where the packages go, build/packages unless given

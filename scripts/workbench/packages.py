@@ -48,6 +48,9 @@ PACKAGE = _needs(
     *("cpio:cpio", "debhelper", "dpkg-dev", "gcc:gcc", "kmod:modprobe", "libdw-dev"),
     *("libssl-dev", "openssl:openssl"),
 )
+DEBIAN = _needs(
+    *("e2fsprogs:debugfs", "genext2fs:genext2fs", "libcap-dev", "mmdebstrap:mmdebstrap")
+)
 YAML = _needs("python3-yaml")
 LAVA = _needs("lava-common", "lava-dispatcher", "python3-yaml")
 GIT = _needs("git:git", "perl:perl", "python3-yaml")

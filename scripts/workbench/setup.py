@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse(arguments)
     base = bases.find(asked.base)
     more = [*packages.BUILD, *packages.CHECK, *packages.GIT, *packages.REPORT, *packages.IMAGE]
-    more += [*packages.PYTEST, *packages.PACKAGE]
+    more += [*packages.PYTEST, *packages.PACKAGE, *packages.DEBIAN]
     prepare_machines(base, list(machine.read_all().values()), *more)
     with paths.locked(base.directory):
         kernel.patched(base).make()

@@ -259,6 +259,7 @@ REFUSALS = (
     ("'vtd-late'", "lava", "vtd-late"),
     ("'nosuch'", "lava", "nosuch"),
     ("'nosuch'", "package", "--config", "nosuch"),
+    ("'vtd-late'", "debian", "vtd-late"),
     ("'/nowhere'", "series", "apply", "/nowhere"),
     ("'frob'", "series", "frob"),
     ("Changes in v2", "series", "mail", "--version", "2"),
@@ -1051,6 +1052,24 @@ def lava_run(run: Run) -> str:
     return f"{len(wanted)} passed, 0 failed"
 
 
+def debian_own(run: Run) -> None:
+    """a Debian with its own kernel is strict where it could be lazy, and upgrades"""
+    run.good(script("debian"), "--kernel", "debian", "vtd", "vtd-nopt")
+
+
+def debian_fails(run: Run) -> None:
+    """a Debian fails that is strict by a parameter"""
+    words = ["--kernel", "debian", "--strict", "0", "--append", "iommu.strict=1", "vtd"]
+    said = run.fails(1, "types as told failed", script("debian"), *words)
+    if "read-4k-1 lazy failed" not in said:
+        raise Wrong("it does not say that it invalidates too often")
+
+
+def debian_built(run: Run) -> None:
+    """a Debian with kernels that scripts/package has built, on three machines"""
+    run.good(script("debian"))
+
+
 def _bare(release: str, how: Callable[[chroot.Call, str, Path], None]) -> Check:
     def check(run: Run) -> None:
         how(run.call, release, run.directory / "top")
@@ -1144,6 +1163,10 @@ PARTS: Mapping[str, Part] = {
         "kernels that Debian ships, and that they can fail", (images, images_fail), True
     ),
     "lava": Part("jobs for LAVA, and that they can fail", (lava_schema, lava_run), True),
+    "debian": Part(
+        "a Debian with its own kernel, and that it can fail", (debian_own, debian_fails), True
+    ),
+    "debian-built": Part("a Debian with packages of the kernels", (debian_built,), True),
     "commits": Part("each commit by itself", (commits,), True),
     "compilers": Part("other architectures and compilers", (slow_static,), True),
     **{
