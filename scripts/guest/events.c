@@ -1484,7 +1484,7 @@ static bool give_queues(void)
 	return good;
 }
 
-/* The kernel has booted with fail_iova_queue=, so that no group could have a queue. */
+/* The kernel has booted with fail_iova_queue, so that no group could have a queue. */
 static bool have_no_queues(void)
 {
 	bool good;

@@ -133,7 +133,7 @@ def test_only_vfio_has_an_its(tmp_path: Path) -> None:
 def test_no_queue_from_boot_on() -> None:
     plain = job.Job(machine.read("vtd"), "patched", job.Way(policy.Setting("0"), ("a=1",)))
     words = {events._event(each): each.way.words for each in events.happenings([plain], [])}
-    assert words.pop("queue") == ("a=1", "fail_iova_queue=1,100,0,-1")
+    assert words.pop("queue") == ("a=1", "fail_iova_queue")
     assert set(words.values()) == {("a=1",)}
 
 

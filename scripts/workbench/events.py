@@ -37,7 +37,7 @@ _FAULTS = ("faults", "nth")  # what the guest tells of is allocations that faile
 _NO_EVENT = "without-group"  # a number in the table that only says what came of these
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
-_NO_QUEUE = "fail_iova_queue=1,100,0,-1"
+_NO_QUEUE = "fail_iova_queue"
 
 _RESETS = 10
 # It is reset within so many lines on the console: process 1 begins after them
