@@ -265,3 +265,23 @@ def test_what_the_user_tells_make_is_not_told_ours(
 ) -> None:
     monkeypatch.setenv(name, "x")
     assert name not in build.environment()
+
+
+def test_tree_of_guests_alone_lacks_what_they_never_boot(toy: Toy) -> None:
+    gpu, page = "drivers/gpu/a.c", "Documentation/iommu/index.rst"
+    for path in (gpu, "drivers/gpu/Kconfig", page, "Documentation/other.rst"):
+        paths.write(toy.base.stock / path, b"there\n")
+    tree.record(toy.base.stock)
+    like = toy.kernel({page: b"edited\n"})
+    like.make()
+    one = kernel.edited(like, "mutant", like.edits)
+    one.make()
+    assert (like.tree / gpu).exists() and (like.tree / "Documentation/other.rst").exists()
+    assert not (one.tree / gpu).exists() and (one.tree / "drivers/gpu/Kconfig").exists()
+    assert not (one.tree / "Documentation/other.rst").exists()
+    assert (one.tree / page).read_bytes() == b"edited\n"
+    identity = tree.identity(one.tree)
+    paths.write(toy.base.stock / gpu, b"another\n")
+    tree.record(toy.base.stock)
+    one.make()
+    assert tree.identity(one.tree) == identity and not (one.tree / gpu).exists()
