@@ -124,6 +124,19 @@ def test_a_file(tmp_path: Path) -> None:
     assert each.writes == ("0000:04:00.0", "0000:01:00.0")
 
 
+def test_a_default_is_drawn_where_a_parameter_is_left_to_it(
+    machines: Sequence[draw.Drawn],
+) -> None:
+    settings = {each.seed: each.way.setting for each in machines}
+    others = {seed: each for seed, each in settings.items() if each.default != "lazy"}
+    assert {each.default for each in others.values()} == {"strict", "passthrough"}
+    for seed, each in others.items():
+        assert "unset" in (each.strict, each.passthrough)
+        assert seed % draw.PERIOD >= len(draw.FORCED)
+        assert draw.options(each)[-2:] == ["--default", each.default]
+        assert f"--default {each.default}\n" in draw.text(draw.draw(seed))
+
+
 def test_no_conventional_bridge_behind_virtio_iommu(machines: Sequence[draw.Drawn]) -> None:
     for each in machines:
         if each.machine.about.startswith("virtio-iommu"):

@@ -34,8 +34,9 @@ iommu.strict=0 and iommu.strict=1.
   --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
                       with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
                       vtd-nopt
-  --random N          N machines that are drawn, with parameters that are drawn, too; from
-                      --seed, or the system's. What is right follows from each machine
+  --random N          N machines that are drawn, with parameters and a default that are
+                      drawn, too; from --seed, or the system's. What is right follows from
+                      each machine
   --seed SEED         the first machine's, a number; the second has SEED + 1, and so on
   --events            one event in each boot instead, while the disk is read: types are written;
                       a driver, a device or a CPU goes and comes back; the machine suspends, is
@@ -394,17 +395,18 @@ def _build_arch(
 ) -> None:
     """Build what the machines of one architecture need, and have them booted meanwhile.
 
-    more: see build.Target.
+    more: what these boots need beside the default of their settings, see build.Target.
     """
     arch = jobs[0].machine.arch
     run = pool.booter.run
     files = run / f"guest-{arch.name}"
     for name, plain in kernels.items():
-        for is_probe in sorted({job.machine.probe for job in jobs}):
+        for is_probe, default in sorted(set(map(_kind, jobs))):
             built = kernel.probed(plain) if is_probe else plain
-            image_file = build.build_one(built, arch, run / f"{built.name}-{arch.name}", more)
+            target = build.Target(arch.name, arch.image, _with_default(default, more))
+            to = run / f"{built.name}-{target.name}"
+            image_file = build.build_one(built, arch, to, target.more)
             if not files.exists():
-                target = build.Target(arch.name, arch.image, more)
                 headers = built.tree / f"obj-{target.name}" / "usr/include"
                 sources = initramfs.Sources(stock.tree, [headers])
                 machines = [job.machine for job in jobs]
@@ -412,9 +414,19 @@ def _build_arch(
                     sources, arch, headers.parents[1] / "guest", files, machines
                 )
             wanted = [
-                job for job in jobs if job.kernel == name and job.machine.probe == is_probe
+                job for job in jobs if job.kernel == name and _kind(job) == (is_probe, default)
             ]
             pool.submit(wanted, image_file, files)
+
+
+def _kind(job: Job) -> tuple[bool, str]:
+    """Return what kernels of the same source differ by: the probes, and the default."""
+    return job.machine.probe, job.way.setting.default
+
+
+def _with_default(default: str, more: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fragments of configuration for a default, and more."""
+    return (() if default == policy.DEFAULTS[0] else (f"default-{default}",)) + more
 
 
 def _jobs(
@@ -456,12 +468,13 @@ def _say_what(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
         f"{wide} at a time, about {len(jobs) * seconds // wide + 2} s"
     )
-    wanted = dict.fromkeys((job.machine.arch, job.machine.probe) for job in jobs)
-    for arch, is_probe in wanted:
+    wanted = dict.fromkeys((job.machine.arch, *_kind(job)) for job in jobs)
+    for arch, is_probe, default in wanted:
         for plain in kernels.values():
             built = kernel.probed(plain) if is_probe else plain
-            outlook = build.outlook(built, build.Target(arch.name, arch.image, more))
-            progress.say(f"boot: {built.name} for {arch.name}: {outlook}")
+            target = build.Target(arch.name, arch.image, _with_default(default, more))
+            outlook = build.outlook(built, target)
+            progress.say(f"boot: {built.name} for {target.name}: {outlook}")
 
 
 def _leave_out(
@@ -524,11 +537,10 @@ def _pool(
 
 
 def _more(asked: Namespace) -> tuple[str, ...]:
-    """Return the fragments of configuration that these boots need, see build.Target."""
+    """Return what these boots need of scripts/config/ but for defaults, see build.Target."""
     if asked.loads:
         return loads.CONFIG
-    more = [f"default-{asked.default}"] if asked.default else []
-    more += list(events.CONFIG) if asked.events else []
+    more = list(events.CONFIG) if asked.events else []
     more += ["debug", "debug-iommu"] if asked.debug else []
     return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 

@@ -9,14 +9,14 @@ row have all of it.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
 from workbench import machine, parameters, topology
 from workbench.job import Way
 from workbench.machine import Machine
-from workbench.policy import Setting
+from workbench.policy import DEFAULTS, OPT_IN, Setting
 from workbench.topology import Function
 
 # By what QEMU calls it, what it is
@@ -275,15 +275,34 @@ FORCED: Sequence[Callable[[Drawing], None]] = (
 PERIOD = len(FORCED) + 2  # the others have nothing for certain
 
 
+def _default(drawing: Drawing) -> str:
+    """Return a default for the kernel, lazy if no parameter is left to it.
+
+    With a die of its own, so that a seed's machine does not depend on it.
+    """
+    if "unset" not in (drawing.setting.strict, drawing.setting.passthrough):
+        return DEFAULTS[0]
+    die = random.Random(f"default {drawing.seed}")
+    return die.choice([each for each in DEFAULTS if each != OPT_IN])
+
+
 def draw(seed: int) -> Drawing:
     """Return the machine of a seed."""
     drawing = Drawing(seed)
     turn = seed % PERIOD
     if turn < len(FORCED):
         FORCED[turn](drawing)
+    else:
+        drawing.setting = replace(drawing.setting, default=_default(drawing))
     for _ in range(drawing.random.randint(1, 2)):
         drawing.at_root()
     return drawing
+
+
+def options(setting: Setting) -> list[str]:
+    """Return the options of scripts/boot for a setting."""
+    words = ["--strict", setting.strict, "--passthrough", setting.passthrough]
+    return words + (["--default", setting.default] if setting.default != DEFAULTS[0] else [])
 
 
 class _Writer:
@@ -375,7 +394,7 @@ class _Writer:
         iommu = self.drawing.iommu
         setting = self.drawing.setting
         yield "# SPDX-License-Identifier: GPL-2.0-only"
-        yield f"# --strict {setting.strict} --passthrough {setting.passthrough}"
+        yield f"# {' '.join(options(setting))}"
         yield f"about   {describe(self.drawing)}"
         yield "arch    x86_64"
         if iommu.qemu:

@@ -14,8 +14,8 @@ from workbench.job import Job
 from workbench.machine import Device
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED
 
-_FORM = "{:10}  {:6}  {:11}  {:7}  {:73}  {}"
-_HEAD = ("seed", "strict", "passthrough", "devices", "machine", "verdict")
+_FORM = "{:10}  {:6}  {:11}  {:11}  {:7}  {:73}  {}"
+_HEAD = ("seed", "strict", "passthrough", "default", "devices", "machine", "verdict")
 
 
 def _is_judged(result: Result, device: Device) -> bool:
@@ -160,8 +160,8 @@ def _row(drawn: Drawn, results: Sequence[Result]) -> str:
     if not failed and differ:
         verdict += f", {differ} differ"
     its = drawn.machine
-    cells = (drawn.seed, setting.strict, setting.passthrough, len(its.devices), its.about)
-    return _FORM.format(*cells, verdict)
+    cells = (drawn.seed, setting.strict, setting.passthrough, setting.default)
+    return _FORM.format(*cells, len(its.devices), its.about, verdict)
 
 
 def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:
@@ -169,8 +169,7 @@ def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:
 
     options: of scripts/boot, that have to be given again.
     """
-    setting = drawn.way.setting
-    words = ["--strict", setting.strict, "--passthrough", setting.passthrough]
+    words = draw.options(drawn.way.setting)
     again = shlex.join(["scripts/boot", "--random", "1", "--seed", str(drawn.seed), *options])
     file = shlex.join(["scripts/boot", str(drawn.file), *words, *options])
     by = "its file, with a replug" if drawn.machine.plugs else "its file"
