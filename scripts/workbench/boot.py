@@ -578,6 +578,8 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
         name: kernel.with_related(plain, asked.related)
         for name, plain in _kernels(base, names).items()
     }
+    if asked.debug:
+        kernels = {name: kernel.debugged(each) for name, each in kernels.items()}
     if asked.attack:
         kernels = {name: kernel.attacked(each) for name, each in kernels.items()}
     if asked.events:

@@ -15,6 +15,7 @@ PROBES = paths.SCRIPTS / "probe"
 RELATED = paths.TOP / "related"
 ATTACK = PROBES / "attack"
 QUEUE = PROBES / "events/queue.patch"
+PCIEHP = PROBES / "debug/pciehp.patch"
 ALTERNATIVES = RELATED / "alternatives"
 # More than half of the source, and nothing that a guest of ours boots is made of it. A copy
 # of a whole tree takes 1.8 GB, one without this 0.8 GB.
@@ -167,6 +168,13 @@ def attacked(kernel: Kernel) -> Kernel:
     edits["include/uapi/linux/edu.h"] = (ATTACK / "edu.h").read_bytes()
     like = attacked(kernel.like) if kernel.like else kernel
     return _of_guests(kernel, "attack", edits, ("attack",), like)
+
+
+def debugged(kernel: Kernel) -> Kernel:
+    """The same, but lockdep does not stop at what it finds in the base's own pciehp."""
+    edits = patches.apply_all(kernel.base.stock, kernel.edits, [PCIEHP])
+    like = debugged(kernel.like) if kernel.like else None
+    return _of_guests(kernel, "debug", edits, kernel.fragments, like)
 
 
 def failing(kernel: Kernel) -> Kernel:
