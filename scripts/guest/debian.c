@@ -15,6 +15,7 @@
  *                     send from one network card to the other, both of this machine
  *   upgrade           install the packages in UPGRADE
  *   upgraded          that has been done before this boot
+ *   selftests DEVICE  run the kernel's selftests of iommufd, and those of VFIO with a device
  *
  * fio and iperf3 are judged by the number of invalidations of the IOTLB for each request or
  * packet, which the host counts. EXPECT is one of:
@@ -24,7 +25,8 @@
  *   lazy     fewer than one for LAZY_USES
  *
  * Prints KTAP, and before each such test "# load NAME INVALIDATIONS USES SPEED". A line of
- * the journal's errors is "# journal: MESSAGE": the host compares these.
+ * the journal's errors is "# journal: MESSAGE", and one of a result of a selftest of the kernel's
+ * "# result: ok NUMBER NAME", or "not ok": the host compares these with other boots.
  */
 #include <sys/sysmacros.h>
 #include "guest.h"
@@ -62,6 +64,25 @@
 	"test $(uname -r) = $RELEASE && test -d /lib/modules/$RELEASE &&" \
 	"dpkg-query -W -f '${db:Status-Status}' linux-image-$RELEASE |"   \
 	"grep -qx installed"
+
+/* Of 2 MiB each, for iommufd's. Late in the life of a system there may be none. */
+#define HUGE_PAGES "96"
+
+/* In an emulator they take longer than the 45 s that they have */
+#define RUN_SELFTESTS                                                   \
+	"VFIO_SELFTESTS_BDF=%s " SELFTESTS                              \
+	"/run_kselftest.sh --override-timeout 900 -c iommu -c vfio -S " \
+	"iommu:default_domain >/run/selftests 2>&1"
+#define RESULTS \
+	"sed -n 's/^[# ]*\\(\\(not \\)*ok [0-9]\\)/\\1/p' /run/selftests"
+
+/* Has each of them come to its end? */
+#define SELFTESTS_ENDED                                                        \
+	"wanted=$(" SELFTESTS                                                  \
+	"/run_kselftest.sh -l | grep -c -e ^iommu: -e ^vfio:);"                \
+	"found=$(grep -c '^\\(not \\)*ok [0-9]* selftests: ' /run/selftests);" \
+	"echo $found of $wanted, without default_domain;"                      \
+	"test $found = $((wanted - 1)) && ! grep TIMEOUT /run/selftests"
 
 /* Is each package of UPGRADE installed as it is there? */
 #define IS_UPGRADED                                                           \
@@ -253,6 +274,26 @@ static void check_selftest(bool writes)
 			 writes ? " that writes" : "");
 }
 
+/*
+ * Run the selftests of iommufd and VFIO. Whether one succeeds is not judged here, since with
+ * QEMU some may not; that each ends is.
+ */
+static bool run_selftests(const char *device)
+{
+	char line[256];
+
+	snprintf(line, sizeof(line), RUN_SELFTESTS, device);
+	if (!write_file("/proc/sys/vm/nr_hugepages", HUGE_PAGES) ||
+	    chdir("/sys/bus/pci/devices") || chdir(device) ||
+	    !write_file("driver_override", "vfio-pci") ||
+	    !write_file("/sys/bus/pci/drivers_probe", device))
+		return false;
+	run(line, "# ", NULL, 0);
+	run("cat /run/selftests", "# selftest: ", NULL, 0);
+	run(RESULTS, "# result: ", NULL, 0);
+	return succeeds(SELFTESTS_ENDED);
+}
+
 static bool as_expected(const char *expect, long count, long uses)
 {
 	if (!strcmp(expect, "strict") || !strcmp(expect, "waits"))
@@ -390,7 +431,8 @@ static void read_line_told(char *line)
 		told.root = line + 5;
 	} else if (!strcmp(line, "too-strict")) {
 		told.too_strict = true;
-	} else if (is_load(line) || begins_with(line, "upgrade")) {
+	} else if (is_load(line) || begins_with(line, "upgrade") ||
+		   begins_with(line, "selftests ")) {
 		for (last = told.lines; *last; last++)
 			;
 		*last = line;
@@ -451,6 +493,10 @@ static void check_line(char *line)
 		return;
 	}
 	split(line, words);
+	if (!strcmp(words[0], "selftests")) {
+		ksft_test_result(run_selftests(words[1]), "selftests\n");
+		return;
+	}
 	if (!strcmp(words[0], "iperf3") && !connected)
 		connected = succeeds(NETWORK);
 	check_load(words);

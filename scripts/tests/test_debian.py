@@ -26,12 +26,14 @@ def _told(job: debian.DebianJob) -> list[str]:
 
 def test_every_boot() -> None:
     jobs = _jobs("vtd", "vtd-nopt", "vtd-nopt-external")
-    assert len({job.name for job in jobs}) == len(jobs) == 3 * 3 * 2 + 2
-    assert [job.column for job in jobs if job.stage] == ["stock", "patched"]
+    assert len({job.name for job in jobs}) == len(jobs) == 3 * 3 * 2 + 2 + 3
+    assert [job.column for job in jobs if job.stage == "upgrade"] == ["stock", "patched"]
+    tested = [job.column for job in jobs if job.stage == "selftests"]
+    assert tested == ["stock", "patched", "related"]
 
 
 def test_what_a_guest_is_told() -> None:
-    strict, lazy = _jobs("vtd-nopt", "--kernel", "related", "--no-upgrade")
+    strict, lazy = _jobs("vtd-nopt", "--kernel", "related", "--short")
     assert "release=7.3-related" in _told(lazy)
     assert "fio randread-128k-32 lazy randread 128k 32" in _told(lazy)
     assert "fio randread-128k-32 strict randread 128k 32" in _told(strict)
@@ -40,7 +42,7 @@ def test_what_a_guest_is_told() -> None:
 
 @pytest.mark.parametrize("name", ["stock", "debian"])
 def test_stock_is_too_strict(name: str) -> None:
-    strict, lazy = _jobs("vtd-nopt", "--kernel", name, "--no-upgrade")
+    strict, lazy = _jobs("vtd-nopt", "--kernel", name, "--short")
     assert "too-strict" in _told(lazy) and "too-strict" not in _told(strict)
     assert "0000:00:03.0=DMA" in _told(lazy)
     assert "iperf3 virtio-to-e1000e strict --format=k" in _told(lazy)
@@ -51,9 +53,34 @@ def test_a_guest_that_upgrades_does_nothing_else() -> None:
     assert "upgrade" in _told(job) and not [line for line in _told(job) if "fio" in line]
 
 
+def test_selftests_need_those_of_stock() -> None:
+    assert not [job for job in _jobs("vtd-nopt", "--kernel", "patched") if "self" in job.stage]
+
+
+def test_selftests_have_to_do_as_on_stock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = _jobs("vtd-nopt", "--kernel", "stock", "--kernel", "patched")
+    rows = debian.Rows([job for job in jobs if job.stage == "selftests"])
+    for each, second in zip(rows.jobs, ("ok 2 b\r", "not ok 2 b")):
+        assert "selftests 0000:00:0a.0" in _told(each)
+        log = tmp_path / each.column
+        log.write_text(f"# result: ok 1 a\n# result: {second}\n# result: ok 3 c # SKIP no\n")
+        rows.add(boots.Result(each, log))
+    assert [result.complaints for result in rows.results.values()] == [
+        [],
+        ["b: not ok, and ok on stock"],
+    ]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2:] == [
+        "vtd-nopt, stock, iommufd and VFIO: 2 tests passed, 0 failed, 1 skipped",
+        "vtd-nopt, patched, iommufd and VFIO: 1 tests passed, 1 failed, 1 skipped",
+    ]
+
+
 def _rows(tmp_path: Path, *said: tuple[Sequence[str], str]) -> debian.Rows:
     """Return rows of boots of vtd-nopt, each with what it has passed and what it has said."""
-    jobs = _jobs("vtd-nopt", "--kernel", "stock", "--kernel", "patched", "--no-upgrade")
+    jobs = _jobs("vtd-nopt", "--kernel", "stock", "--kernel", "patched", "--short")
     rows = debian.Rows(jobs)
     for number, (job, (passed, console)) in enumerate(zip(jobs, said)):
         log = tmp_path / str(number)

@@ -15,7 +15,8 @@ vtd-nopt-external unless given, each under iommu.strict=1 and 0.
                    compiled
   --strict 0|1     only with this iommu.strict; with 0 alone, nothing proves that invalidations
                    are counted
-  --no-upgrade     do not upgrade packages, and boot again, on vtd-nopt with iommu.strict=0
+  --short          without what is done on vtd-nopt with iommu.strict=0 alone: upgrade packages,
+                   and boot again; and run the kernel's selftests of iommufd and VFIO
   --append 'WORDS' more kernel parameters
   --timeout SECONDS
                    until a guest counts as hung, 1200 unless given
@@ -24,7 +25,8 @@ vtd-nopt-external unless given, each under iommu.strict=1 and 0.
 In the guest a unit of systemd's judges: see scripts/guest/debian.c. A boot fails if a type is
 not as it should be, the installed selftest does not end as it should, with and without
 --write, the IOTLB is invalidated too often or too seldom, a unit fails, the kernel logs an
-error, or the journal has one that stock does not have.
+error, the journal has one that stock does not have, or a test of iommufd's or VFIO's has
+another result than with stock.
 
 Exit status: 0 all is as expected; 1 some is not; 2 it could not be found out.
 """
@@ -53,8 +55,9 @@ MACHINES = ("vtd", "vtd-nopt", "vtd-nopt-external")
 DEBIANS = "debian"
 BUILT = ("stock", "patched", "related")
 KERNELS = (*BUILT, DEBIANS)
-UPGRADES = ("vtd-nopt", "0")  # on which machine, and with which iommu.strict
-ROOT = "0000:00:03.0"
+MORE = ("vtd-nopt", "0")  # where more is done: the machine, and its iommu.strict
+UPGRADE, UPGRADED, SELFTESTS = "upgrade", "upgraded", "selftests"  # stages
+ROOT, TESTED = "0000:00:03.0", "0000:00:0a.0"
 FRAGMENT = build.CONFIG / "debian.config"
 
 # What systemd and the loads take; other modules are left out
@@ -75,6 +78,7 @@ NETWORK = (
 
 _COUNTED = re.compile(r"^# load (\S+) (\d+) (\d+) (\d+)\r?$", re.M)
 _JOURNAL = re.compile(r"^# journal: (.*?)\r?$", re.M)
+_RESULT = re.compile(r"^# result: ((?:not )?ok) \d+ (.*?)\r?$", re.M)
 _LARGE = "128k"  # which NVMe's driver maps by the dma_iova API
 
 
@@ -111,7 +115,8 @@ LOADS = tuple(_loads())
 class DebianJob(Job):
     """A boot of Debian.
 
-    column: which of KERNELS. stage: "", or "upgrade", or "upgraded" for the boot after that.
+    column: which of KERNELS. stage: "", or UPGRADE, or UPGRADED for the boot after that, or
+    SELFTESTS.
     """
 
     column: str = ""
@@ -127,6 +132,11 @@ class DebianJob(Job):
 def _stage(job: Job) -> str:
     assert isinstance(job, DebianJob)
     return job.stage
+
+
+def _is_upgrade(job: Job) -> bool:
+    """Whether a boot changes its disk, or finds it changed."""
+    return _stage(job) in (UPGRADE, UPGRADED)
 
 
 def _column(job: Job) -> str:
@@ -146,6 +156,8 @@ class Booter(boots.Booter):
         lines = [f"release={self.releases[_column(job)]}", f"root={ROOT}"]
         lines += [f"{device.address}={job.type_of(device)}" for device in job.machine.devices]
         lines += ["too-strict"] if finds_too_strict(job) else []
+        if _stage(job) == SELFTESTS:
+            return [*lines, f"{SELFTESTS} {TESTED}"]
         return lines + ([_stage(job)] if _stage(job) else [load.told(job) for load in LOADS])
 
     def expected(self, job: Job) -> list[verdict.Expected]:
@@ -159,12 +171,13 @@ class Booter(boots.Booter):
     def _disk(self, job: Job) -> Path:
         """Return the disk that a boot changes, for the next one; or the image, unchanged."""
         column = job.name.removesuffix("d").removesuffix("+upgrade")
-        return self.run / f"{column}.img" if _stage(job) else self.image
+        return self.run / f"{column}.img" if _is_upgrade(job) else self.image
 
     def options(self, job: Job) -> list[str]:
         """Return QEMU's options for what the guest has."""
-        snapshot = "off" if _stage(job) else "on"
+        snapshot = "off" if _is_upgrade(job) else "on"
         words = [*job.machine.qemu, *job.machine.arch.disks, *job.machine.arch.nvme, *NETWORK]
+        words += ["-device", "edu,addr=a"]  # which VFIO's tests take
         for port in job.machine.external:
             words += ["-acpitable", f"file={port.table}"]
         for number in range(guest.DISKS):
@@ -182,7 +195,7 @@ class Booter(boots.Booter):
 
     def boot(self, job: Job, image_file: Path, files: Path) -> boots.Result:
         """Boot and judge; if packages are upgraded, boot once more after that."""
-        if _stage(job) != "upgrade":
+        if _stage(job) != UPGRADE:
             return super().boot(job, image_file, files)
         root.copy(self.image, self._disk(job))
         try:
@@ -190,7 +203,7 @@ class Booter(boots.Booter):
             if result.complaints or result.fault:
                 return result
             assert isinstance(job, DebianJob)
-            after = super().boot(replace(job, stage="upgraded"), image_file, files)
+            after = super().boot(replace(job, stage=UPGRADED), image_file, files)
             return replace(after, job=job)
         finally:
             paths.remove(self._disk(job))
@@ -217,9 +230,13 @@ class Rows:
         }
         if len(self.results) == len(self.jobs):
             self._compare()
-            for name in dict.fromkeys(job.machine.name for job in self.jobs):
+            self._compare_tests()
+            plain = [job.machine.name for job in self.jobs if not job.stage]
+            for name in dict.fromkeys(plain):
                 for line in self.lines(name):
                     progress.result(line)
+            for line in self.tests_said():
+                progress.result(line)
 
     def _errors(self, job: Job) -> set[str]:
         log = self.results[job].log
@@ -249,6 +266,39 @@ class Rows:
                     if f"{load.name} strict" not in self.results[strict].passed:
                         found.append(f"{load.name} proves nothing: not counted if strict")
             result.complaints = [*result.complaints, *found]
+
+    def _tests(self, job: DebianJob) -> dict[str, str]:
+        """Return the result of each of the kernel's own tests, by its name."""
+        log = self.results[job].log
+        text = log.read_text(errors="replace") if log.exists() else ""
+        return {name: result for result, name in _RESULT.findall(text)}
+
+    def _compare_tests(self) -> None:
+        """Add to what is wrong with a boot where the kernel's own tests differ from stock's."""
+        for job in [job for job in self.jobs if job.stage == SELFTESTS]:
+            stock = self.like(job, column="stock")
+            assert stock
+            was, now = self._tests(stock), self._tests(job)
+            result = self.results[job]
+            result.complaints = [
+                *result.complaints,
+                *(
+                    f"{name}: {now.get(name, 'not run')}, and {was.get(name, 'not run')} on stock"
+                    for name in sorted(was.keys() | now.keys())
+                    if was.get(name) != now.get(name)
+                ),
+            ]
+
+    def tests_said(self) -> Iterator[str]:
+        """Yield how many of the kernel's own tests had which result."""
+        for job in [job for job in self.jobs if job.stage == SELFTESTS]:
+            found = self._tests(job)
+            skipped = sum("# SKIP" in name for name in found)
+            bad = sum(result == "not ok" for result in found.values())
+            yield (
+                f"{job.machine.name}, {job.column}, iommufd and VFIO: "
+                f"{len(found) - skipped - bad} tests passed, {bad} failed, {skipped} skipped"
+            )
 
     def _cell(self, job: DebianJob, load: Load) -> str:
         expect = load.expectation(job)
@@ -304,11 +354,12 @@ def _kernels(base: bases.Base, names: Sequence[str]) -> dict[str, kernel.Kernel]
 def _config(asked: Namespace, base: bases.Base) -> package.Config:
     if asked.config:
         return package.Config(package.configuration(asked.config, base))
-    return package.Config(package.configuration("debian-cloud", base), [FRAGMENT], MODULES)
+    fragments = [FRAGMENT, base.stock / "tools/testing/selftests/iommu/config"]
+    return package.Config(package.configuration("debian-cloud", base), fragments, MODULES)
 
 
 def _selftests(built: kernel.Kernel, headers: Path, to: Path) -> Path:
-    """Install the kernel's selftests for IOMMUs, of the series, in a directory."""
+    """Install the kernel's selftests of IOMMUs and VFIO, of the series, in a directory."""
     tests = built.tree / "tools/testing/selftests"
     installed = to / "kselftest"
     paths.remove(to)
@@ -316,7 +367,7 @@ def _selftests(built: kernel.Kernel, headers: Path, to: Path) -> Path:
         "install the selftest",
         built.base.log / "debian-selftest.log",
         [
-            *("make", "-C", str(tests), "TARGETS=iommu", f"O={to / 'objects'}"),
+            *("make", "-C", str(tests), "TARGETS=iommu vfio", f"O={to / 'objects'}"),
             *(f"KHDR_INCLUDES=-isystem {headers}", f"INSTALL_PATH={installed}", "install"),
         ],
         env=build.environment(),
@@ -380,12 +431,15 @@ def _jobs(asked: Namespace, chosen: Sequence[Machine]) -> list[DebianJob]:
             related = tuple(kernel.related()) if name == "related" else ()
             built = {"related": "patched", DEBIANS: "stock"}.get(name, name)
             found += [DebianJob(each, built, way, related, name) for way in ways]
-    upgraded = [replace(job, stage="upgrade") for job in found if _is_upgraded(job)]
-    return found + ([] if asked.no_upgrade else upgraded)
+    return found if asked.short else found + _more(found)
 
 
-def _is_upgraded(job: DebianJob) -> bool:
-    return (job.machine.name, job.way.setting.strict) == UPGRADES and not job.related
+def _more(jobs: Sequence[DebianJob]) -> list[DebianJob]:
+    """Return the boots that do something else. Tests are compared with those of stock."""
+    jobs = [job for job in jobs if (job.machine.name, job.way.setting.strict) == MORE]
+    upgraded = [replace(job, stage=UPGRADE) for job in jobs if not job.related]
+    tested = [replace(job, stage=SELFTESTS) for job in jobs if job.column in BUILT]
+    return upgraded + (tested if "stock" in [job.column for job in tested] else [])
 
 
 def _arguments(arguments: Sequence[str]) -> Namespace:
@@ -394,7 +448,7 @@ def _arguments(arguments: Sequence[str]) -> Namespace:
     add("--config")
     add("--kernel", dest="kernels", type=verb.one_of(*KERNELS), action="append")
     add("--strict", type=verb.one_of("0", "1"))
-    add("--no-upgrade", action="store_true")
+    add("--short", action="store_true")
     add("--append", default="")
     add("--timeout", type=verb.number, default=SECONDS)
     add("--console", action="store_true")
