@@ -122,27 +122,14 @@ static char *environment[] = {
 static int run(const char *line, const char *prefix, char *said, size_t size)
 {
 	char *argv[4] = { "/bin/sh", "-c", (char *)line };
-	int status = -1, out[2];
 	bool begins = true;
 	size_t len = 0;
 	pid_t pid;
+	int out;
 	char c;
 
-	if (pipe(out))
-		ksft_exit_fail_perror("pipe");
-	pid = fork();
-	if (pid < 0)
-		ksft_exit_fail_perror("fork");
-	if (!pid) {
-		dup2(out[1], 1);
-		dup2(out[1], 2);
-		close(out[0]);
-		close(out[1]);
-		execve(argv[0], argv, environment);
-		exit(-1);
-	}
-	close(out[1]);
-	while (read(out[0], &c, 1) == 1) {
+	pid = start_program(argv, environment, &out);
+	while (read(out, &c, 1) == 1) {
 		if (said && len < size - 1)
 			said[len++] = c;
 		if (said)
@@ -154,10 +141,8 @@ static int run(const char *line, const char *prefix, char *said, size_t size)
 		said[len] = '\0';
 	else if (!begins)
 		printf("\n");
-	close(out[0]);
-	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return -1;
-	return WEXITSTATUS(status);
+	close(out);
+	return exit_status(pid);
 }
 
 /* What a program that has failed said, each line as a comment */

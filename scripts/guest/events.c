@@ -1398,36 +1398,23 @@ static bool have_failed_each(void)
 	return have_paths_fail(fail_each);
 }
 
-/* Run the selftest; what it prints goes to @out. */
-static void run_selftest(int out)
-{
-	char *argv[2] = {};
-
-	argv[0] = "/default_domain";
-	dup2(out, 1);
-	execve(argv[0], argv, NULL);
-	exit(-1);
-}
-
 /* Does the selftest say that the group of the device may have no queue? */
 static bool selftest_says_why(void)
 {
 	const char *why = "a flush queue could not be allocated";
 	char link[PATH_SIZE], label[NAME_SIZE], line[512];
+	char *argv[2] = { "/default_domain" };
 	const char *number;
 	bool good = false;
-	int out[2];
 	FILE *said;
 	pid_t pid;
+	int out;
 
-	if (!read_link("iommu_group", link, &number) || pipe(out))
+	if (!read_link("iommu_group", link, &number))
 		return false;
 	snprintf(label, sizeof(label), " group %s type ", number);
-	pid = fork();
-	if (!pid)
-		run_selftest(out[1]);
-	close(out[1]);
-	said = fdopen(out[0], "r");
+	pid = start_program(argv, NULL, &out);
+	said = fdopen(out, "r");
 	while (said && fgets(line, sizeof(line), said)) {
 		if (!strstr(line, label))
 			continue;
@@ -1435,7 +1422,8 @@ static bool selftest_says_why(void)
 		good |= !!strstr(line, why);
 	}
 	fclose(said);
-	waitpid(pid, NULL, 0);
+	/* It fails, of groups that are strict and should not be */
+	exit_status(pid);
 	return good;
 }
 

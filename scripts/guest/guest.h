@@ -31,6 +31,40 @@ static int ask_host(const char *what)
 	return atoi(answer);
 }
 
+/* Start the program argv[0]; what it prints can be read from @said. */
+static inline pid_t start_program(char *argv[], char *envp[], int *said)
+{
+	int out[2];
+	pid_t pid;
+
+	if (pipe(out))
+		ksft_exit_fail_perror("pipe");
+	pid = fork();
+	if (pid < 0)
+		ksft_exit_fail_perror("fork");
+	if (!pid) {
+		dup2(out[1], 1);
+		dup2(out[1], 2);
+		close(out[0]);
+		close(out[1]);
+		execve(argv[0], argv, envp);
+		exit(-1);
+	}
+	close(out[1]);
+	*said = out[0];
+	return pid;
+}
+
+/* Wait until a program has ended; its exit status, or -1 if it crashed */
+static inline int exit_status(pid_t pid)
+{
+	int status = -1;
+
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
+}
+
 /* Put the type of the default domain of @device's group, "DMA-FQ", into @buf; is there one? */
 static inline bool read_type(const char *device, char *buf, size_t size)
 {

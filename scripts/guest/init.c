@@ -159,29 +159,14 @@ static bool relay(int fd, const char *prefix)
  */
 static int run_judge(char *argv[], bool notes)
 {
-	int status = -1, out[2];
 	pid_t pid;
+	int said;
 
-	if (pipe(out))
-		ksft_exit_fail_perror("pipe");
-	pid = fork();
-	if (pid < 0)
-		ksft_exit_fail_perror("fork");
-	if (!pid) {
-		dup2(out[1], 1);
-		dup2(out[1], 2);
-		close(out[0]);
-		close(out[1]);
-		argv[0] = JUDGE;
-		execve(JUDGE, argv, NULL);
-		exit(-1);
-	}
-	close(out[1]);
-	relay(out[0], notes ? "# " : SUBTEST);
-	close(out[0]);
-	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return -1;
-	return WEXITSTATUS(status);
+	argv[0] = JUDGE;
+	pid = start_program(argv, NULL, &said);
+	relay(said, notes ? "# " : SUBTEST);
+	close(said);
+	return exit_status(pid);
 }
 
 static bool expects(const char *expectation, const char *type)
