@@ -23,7 +23,7 @@ NOT_BOOTED = (
     *("./drivers/gpu/*.[ch]", "./drivers/media/*.[ch]", "./drivers/net/wireless/*.[ch]"),
     *("./drivers/accel/*.[ch]", "./drivers/infiniband/*.[ch]", "./sound/*.[ch]"),
     *("./Documentation/*.rst", "./Documentation/*.yaml", "./Documentation/*.svg"),
-    *("*.dts", "*.dtsi", "./tools/perf"),
+    *("./arch/*.dts", "./arch/*.dtsi", "./tools/perf"),
 )
 SUITES_OF = ".kunit.patch"  # what a related patch adds to the suites
 SUITE = "drivers/iommu/iommu-kunit.c"
