@@ -451,9 +451,15 @@ static void read_told(void)
 		ksft_exit_fail_msg("not told the release, or the root\n");
 }
 
+/* iommufd's selftests have allocations fail, of which the kernel complains. */
+static bool complains(void)
+{
+	return *told.lines && begins_with(*told.lines, "selftests");
+}
+
 static int count_tests(void)
 {
-	int count = 7;
+	int count = complains() ? 6 : 7;
 	char **line;
 
 	for (line = told.lines; *line; line++)
@@ -506,8 +512,12 @@ int main(void)
 	check_selftest(true);
 	for (line = told.lines; *line; line++)
 		check_line(*line);
-	check_journal();
-	ksft_test_result(kernel_is_clean(), "kernel log\n");
+	if (complains()) {
+		ksft_test_result(taint_is(0), "no warning\n");
+	} else {
+		check_journal();
+		ksft_test_result(kernel_is_clean(), "kernel log\n");
+	}
 	syscall(__NR_ioctl, 1, 0x5409 /* TCSBRK: until all of it is out */, 1);
 	ksft_finished();
 }

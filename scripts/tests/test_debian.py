@@ -18,10 +18,13 @@ def _jobs(*words: str) -> list[debian.DebianJob]:
     return debian._jobs(asked, [machine.read(name) for name in asked.machines])
 
 
-def _told(job: debian.DebianJob) -> list[str]:
+def _booter() -> debian.Booter:
     releases = {name: f"7.3-{name}" for name in debian.KERNELS}
-    booter = debian.Booter(boots.How(), Path("/x"), None, releases=releases)  # type: ignore
-    return booter.told(job)
+    return debian.Booter(boots.How(), Path("/x"), None, releases=releases)  # type: ignore
+
+
+def _told(job: debian.DebianJob) -> list[str]:
+    return _booter().told(job)
 
 
 def test_every_boot() -> None:
@@ -64,6 +67,7 @@ def test_selftests_have_to_do_as_on_stock(
     rows = debian.Rows([job for job in jobs if job.stage == "selftests"])
     for each, second in zip(rows.jobs, ("ok 2 b\r", "not ok 2 b")):
         assert "selftests 0000:00:0a.0" in _told(each)
+        assert "no warning" in [every.name for every in _booter().expected(each)]
         log = tmp_path / each.column
         log.write_text(f"# result: ok 1 a\n# result: {second}\n# result: ok 3 c # SKIP no\n")
         rows.add(boots.Result(each, log))
