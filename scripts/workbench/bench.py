@@ -9,7 +9,7 @@ default domain, to map and to unmap, how often unmaps invalidate the IOTLB, and 
 grows. What is measured is in scripts/measures; rows of loads may be added there. Installs,
 fetches and builds what is missing first.
 
-  --quick          only what calls take: memory needs two kernels more
+  --quick          only what calls take on x86_64: all else needs kernels more
   --base BASE      mainline (the default), newest or a directory with a tree that the diffs
                    in scripts/probe/ fit, see scripts/setup
   --baseline FILE  compare with FILE, a bench.csv of before
@@ -413,6 +413,11 @@ def about(bench: Bench, boots: Sequence[Boot], command: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _is_quick(row: Measure) -> bool:
+    is_x86 = machine.read(row.machine).arch.name == "x86_64"
+    return row.kind == measures.CALLS and is_x86
+
+
 def choose(asked: Namespace) -> list[Measure]:
     """Return the rows of scripts/measures that are asked for."""
     rows = measures.read()
@@ -422,11 +427,10 @@ def choose(asked: Namespace) -> list[Measure]:
     chosen = [
         row
         for row in rows
-        if asked.machine in (None, row.machine)
-        and (not asked.quick or row.kind == measures.CALLS)
+        if asked.machine in (None, row.machine) and (not asked.quick or _is_quick(row))
     ]
     if not chosen:
-        raise CannotTell(f"--quick: scripts/measures has no calls of {asked.machine}")
+        raise CannotTell(f"--quick: scripts/measures has no calls of x86_64's {asked.machine}")
     return chosen
 
 
