@@ -8,6 +8,7 @@ writes to a journal.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -285,3 +286,8 @@ def test_tree_of_guests_alone_lacks_what_they_never_boot(toy: Toy) -> None:
     tree.record(toy.base.stock)
     one.make()
     assert tree.identity(one.tree) == identity and not (one.tree / gpu).exists()
+    # What an edit, or a tree that was whole, has left goes away
+    edited = replace(one, edits={**one.edits, gpu: b"edited\n"})
+    for other in (edited, one, replace(one, is_whole=True), one):
+        other.make()
+        assert (one.tree / gpu).exists() == (other is not one)

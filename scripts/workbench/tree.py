@@ -184,9 +184,12 @@ def follow(
     }
     if not suspects and not changed:
         return
+    taken = _parse(from_now)
     for path in sorted(suspects | changed):
         if path in edits:
             _put(edits[path], origin / path, top / path, path in suspects)
+        elif path not in taken:
+            paths.remove(top / path)
         else:
             _put_as_in(origin / path, top / path)
     state = _state(top)
