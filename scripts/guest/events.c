@@ -1422,8 +1422,7 @@ static bool selftest_says_why(void)
 		good |= !!strstr(line, why);
 	}
 	fclose(said);
-	/* It fails, of groups that are strict and should not be */
-	exit_status(pid);
+	exit_status(pid); /* that it fails is right */
 	return good;
 }
 

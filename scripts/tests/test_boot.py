@@ -8,7 +8,8 @@ from typing import Sequence
 
 import pytest
 
-from workbench import boot, boots, job, machine, policy, table, verdict
+from workbench import base as bases
+from workbench import boot, boots, job, kernel, machine, policy, table, verdict
 from workbench.guest import Outcome
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
@@ -247,3 +248,43 @@ def test_cells() -> None:
 def test_large_pages_are_of_arm64() -> None:
     assert {each.machine.arch.name for each in _jobs("--64k")} == {"arm64"}
     assert _machines(_jobs("--64k", "smmuv3")) == ["smmuv3"]
+
+
+class _Submitted:
+    """What _build_arch() has booted: by its kernel's image, the settings' defaults."""
+
+    def __init__(self, run: Path) -> None:
+        self.booter = self
+        self.run = run
+        self.defaults: dict[str, list[str]] = {}
+
+    def submit(self, jobs: Sequence[job.Job], image: Path, files: Path) -> None:
+        """Take what a pool would boot."""
+        self.defaults[image.name] = [each.way.setting.default for each in jobs]
+
+
+def test_each_default_is_booted_with_its_own_kernel(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("workbench.build.build_one", lambda built, arch, to, more: to)
+    monkeypatch.setattr("workbench.initramfs.guest_files", lambda *words: None)
+    pool = _Submitted(tmp_path)
+    ways = [
+        job.Way(policy.Setting("unset", "unset", name)) for name in ("lazy", "strict", "lazy")
+    ]
+    jobs = [job.Job(machine.read("vtd"), "stock", way) for way in ways]
+    plain = kernel.stock(bases.Base("toy", tmp_path))
+    boot._build_arch(pool, {"stock": plain}, jobs, plain, ("events",))  # type: ignore
+    assert pool.defaults == {
+        "stock-x86_64-events": ["lazy", "lazy"],
+        "stock-x86_64-default-strict-events": ["strict"],
+    }
+
+
+def test_debug_kernels_differ_by_one_lock(stock: Path) -> None:
+    base = bases.Base("mainline", stock.parent)
+    one = kernel.failing(kernel.debugged(kernel.probed(kernel.stock(base))))
+    assert one.name == "stock-probe-debug-failing" and not one.is_whole
+    path = "drivers/pci/hotplug/pciehp_hpc.c"
+    assert b"lockdep_set_novalidate_class" in one.edits[path]
+    assert set(kernel.debugged(kernel.stock(base)).edits) == {path}

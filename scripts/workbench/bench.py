@@ -6,10 +6,10 @@ Measure what the change costs and what it buys, on emulated machines, in figures
 the same each time: QEMU's clock goes by instructions (-icount), one CPU runs, and nothing
 waits for the host. With stock and patched: how many instructions it takes to choose a
 default domain, to map and to unmap, how often unmaps invalidate the IOTLB, and how memory
-grows. What is measured is in scripts/measures; rows of loads may be added there. Installs,
-fetches and builds what is missing first.
+grows. Only how often loads invalidate may differ. What is measured is in scripts/measures.
+Installs, fetches and builds what is missing first.
 
-  --quick          only what calls take on x86_64: all else needs kernels more
+  --quick          only what calls take on x86_64: everything else needs more kernels
   --base BASE      mainline (the default), newest or a directory with a tree that the diffs
                    in scripts/probe/ fit, see scripts/setup
   --baseline FILE  compare with FILE, a bench.csv of before
@@ -430,7 +430,7 @@ def choose(asked: Namespace) -> list[Measure]:
         if asked.machine in (None, row.machine) and (not asked.quick or _is_quick(row))
     ]
     if not chosen:
-        raise CannotTell(f"--quick: scripts/measures has no calls of x86_64's {asked.machine}")
+        raise CannotTell(f"--quick '{asked.machine}': must be x86_64's, and in a row of calls")
     return chosen
 
 

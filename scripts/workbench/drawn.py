@@ -93,7 +93,7 @@ CLASSES: Mapping[str, Callable[[Result], bool]] = {
     "an untrusted device joins a lazy group": _has_late,
     "trusted and untrusted devices share a strict group": _has_conflict,
     "types are written": _has_written,
-    "translation is required, and iommu.strict=1": _has_strict,
+    "translation is required, and all are to be strict": _has_strict,
     "several devices share a group": _has_several,
 }
 

@@ -37,7 +37,7 @@ class Kernel:
     edits: what files hold instead of what they do in the base.
     fragments: of scripts/config/, on top of what each kernel of an architecture has.
     like: a kernel whose objects it may start from, since little differs.
-    is_whole: whether its tree has what only other configurations than ours compile.
+    is_whole: whether its tree has the files in NOT_BOOTED, too.
     """
 
     base: bases.Base
@@ -172,7 +172,11 @@ def attacked(kernel: Kernel) -> Kernel:
 
 def debugged(kernel: Kernel) -> Kernel:
     """The same, but lockdep does not stop at what it finds in the base's own pciehp."""
-    edits = patches.apply_all(kernel.base.stock, kernel.edits, [PCIEHP])
+    try:
+        edits = patches.apply_all(kernel.base.stock, kernel.edits, [PCIEHP])
+    except patches.DoesNotApply:
+        progress.say(f"{kernel.base.name} has another pciehp: lockdep looks at all of it")
+        edits = kernel.edits
     like = debugged(kernel.like) if kernel.like else None
     return _of_guests(kernel, "debug", edits, kernel.fragments, like)
 
