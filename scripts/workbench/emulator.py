@@ -15,11 +15,11 @@ from workbench import packages, paths, process
 from workbench.machine import Arch, Machine
 from workbench.status import CannotTell
 
-# What is fetched beside the package that has the program
-_FIRMWARE = {
-    "qemu-system-aarch64": ("qemu-system-data",),
-    "qemu-system-riscv64": ("qemu-system-data", "opensbi"),
-    "qemu-system-x86_64": ("qemu-system-data", "seabios"),
+# What is fetched: the package that has the program, and those of its firmware
+_PACKAGES = {
+    "qemu-system-aarch64": ("qemu-system-arm", "qemu-system-data"),
+    "qemu-system-riscv64": ("qemu-system-riscv", "qemu-system-data", "opensbi"),
+    "qemu-system-x86_64": ("qemu-system-x86", "qemu-system-data", "seabios"),
 }
 
 
@@ -74,13 +74,12 @@ def prepare(program: str, major: int, log: Path) -> None:
     """
     if _major(version(program)) >= major or _major(version(program, major)) >= major:
         return
-    if program not in _FIRMWARE:
+    if program not in _PACKAGES:
         raise CannotTell(f"{program} {major} is needed, and here is {version(program)}")
     new = _newer(f"{program}.new")
     paths.remove(new)
     archive = packages.Archive(log, [f"{packages.release()}-backports"])
-    names = [packages.qemu(program)[0].package, *_FIRMWARE[program]]
-    for deb in archive.download(names, new / "deb"):
+    for deb in archive.download(_PACKAGES[program], new / "deb"):
         packages.extract(deb, new)
     paths.remove(new / "deb")
     found = process.output([new / "usr/bin" / program, "--version"]).splitlines()[0]
