@@ -44,7 +44,7 @@ def _monitors(name: str) -> "list[dict[str, str]]":
     return [action["test"]["monitors"][0] for action in its["actions"] if "test" in action]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n"])
 def test_results_are_ktaps_and_nothing_else(end: str) -> None:
     """As LAVA looks for them, in what follows the start, until the end."""
     monitor = _monitors("vtd-nopt")[0]

@@ -61,10 +61,11 @@ SETTINGS = ("0", "1")
 # As LAVA and its template for QEMU call architectures
 _ARCHS = {"x86_64": "x86_64", "arm64": "arm64", "s390": "s390x", "riscv": "riscv64"}
 
-# The results of KTAP, but not those of subtests, which are indented. A skip is "ok", too
+# The results of KTAP, but not those of subtests, which are indented. A skip is "ok", too. On its
+# way through two terminals a line may end with more than one return.
 _RESULT = (
     r"(?m)^(?=(?:ok \d+ [^\r\n]*?(?=# SKIP))?(?P<result># SKIP|not ok|ok))"
-    r"(?:not )?ok \d+ (?:- )?(?P<test_case_id>[^\r\n]*?) *(?:# SKIP[^\r\n]*)?\r?\n"
+    r"(?:not )?ok \d+ (?:- )?(?P<test_case_id>[^\r\n]*?) *(?:# SKIP[^\r\n]*)?\r*\n"
 )
 _MONITOR = {
     "start": "TAP version 13",
