@@ -69,6 +69,7 @@ def test_selftests_have_to_do_as_on_stock(
     results = ("ok 2 b\r\n# result: ok 3 c # SKIP no", "not ok 2 b\n# result: ok 3 c\r")
     for each, second in zip(rows.jobs, results):
         assert "selftests=0000:00:0a.0" in _told(each)
+        assert each.machine.append[-1] == "hugepages=96"
         assert [every.name for every in _booter().expected(each)][-1] == "selftests"
         log = tmp_path / each.column
         log.write_text(f"# result: ok 1 a\n# result: {second}\n# result: ok 9 selftests: a\n")

@@ -68,6 +68,7 @@ MODULES = (
 SECONDS = 1200
 MEMORY = "1G"
 WORDS = ("root=/dev/nvme0n1", "rw", "systemd.show_status=0")
+HUGE_PAGES = "hugepages=96"  # as many as debian.c wants for the kernel's selftests
 
 # Two network cards of the guest's, one cable, and nobody else at it. See debian.c
 NETWORK = (
@@ -444,9 +445,17 @@ def _more(jobs: Sequence[DebianJob], is_tested: bool) -> list[DebianJob]:
     """Return the boots that do something else. Tests are compared with those of stock."""
     jobs = [job for job in jobs if (job.machine.name, job.way.setting.strict) == MORE]
     upgraded = [replace(job, stage=UPGRADE) for job in jobs if not job.related]
-    tested = [replace(job, stage=SELFTESTS) for job in jobs if job.column in BUILT]
+    tested = [
+        replace(job, stage=SELFTESTS, machine=_with_huge_pages(job.machine))
+        for job in jobs
+        if job.column in BUILT
+    ]
     is_tested &= "stock" in [job.column for job in tested]
     return upgraded + (tested if is_tested else [])
+
+
+def _with_huge_pages(each: Machine) -> Machine:
+    return replace(each, append=(*each.append, HUGE_PAGES))
 
 
 def _arguments(arguments: Sequence[str]) -> Namespace:
