@@ -403,7 +403,7 @@ def _build_arch(
     for name, plain in kernels.items():
         for is_probe, default in sorted(set(map(_kind, jobs))):
             built = kernel.probed(plain) if is_probe else plain
-            target = build.Target(arch.name, arch.image, _with_default(default, more))
+            target = _target(arch, default, more)
             to = run / f"{built.name}-{target.name}"
             image_file = build.build_one(built, arch, to, target.more)
             if not files.exists():
@@ -424,9 +424,10 @@ def _kind(job: Job) -> tuple[bool, str]:
     return job.machine.probe, job.way.setting.default
 
 
-def _with_default(default: str, more: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the fragments of configuration for a default, and more."""
-    return (() if default == policy.DEFAULTS[0] else (f"default-{default}",)) + more
+def _target(arch: machine.Arch, default: str, more: tuple[str, ...]) -> build.Target:
+    """Return for what a kernel with this default is built. more: see build.Target."""
+    fragments = () if default == policy.DEFAULTS[0] else (f"default-{default}",)
+    return build.Target(arch.name, arch.image, fragments + more)
 
 
 def _jobs(
@@ -472,7 +473,7 @@ def _say_what(
     for arch, is_probe, default in wanted:
         for plain in kernels.values():
             built = kernel.probed(plain) if is_probe else plain
-            target = build.Target(arch.name, arch.image, _with_default(default, more))
+            target = _target(arch, default, more)
             outlook = build.outlook(built, target)
             progress.say(f"boot: {built.name} for {target.name}: {outlook}")
 

@@ -227,7 +227,7 @@ class Rows:
     def add(self, result: boots.Result) -> None:
         """Take a result; print the tables if it is the last."""
         self.results[result.job] = result
-        console = result.log.read_text(errors="replace") if result.log.exists() else ""
+        console = self._console(result.job)
         self.counts[result.job] = {
             name: (int(count), int(uses), int(speed))
             for name, count, uses, speed in _COUNTED.findall(console)
@@ -242,11 +242,13 @@ class Rows:
             for line in self.tests_said():
                 progress.result(line)
 
-    def _errors(self, job: Job) -> set[str]:
+    def _console(self, job: Job) -> str:
+        """Return what a guest has said, "" if it has not begun."""
         log = self.results[job].log
-        return (
-            set(_JOURNAL.findall(log.read_text(errors="replace"))) if log.exists() else set()
-        )
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def _errors(self, job: Job) -> set[str]:
+        return set(_JOURNAL.findall(self._console(job)))
 
     def like(self, job: DebianJob, **changes: str) -> Optional[DebianJob]:
         """Return the boot that differs from another one by this only, None if there is none."""
@@ -273,11 +275,9 @@ class Rows:
 
     def _tests(self, job: DebianJob) -> dict[str, str]:
         """Return the result of each of the kernel's own tests, by its name."""
-        log = self.results[job].log
-        text = log.read_text(errors="replace") if log.exists() else ""
         return {
             name: "skipped" if directive == "SKIP" else result
-            for result, name, directive in _RESULT.findall(text)
+            for result, name, directive in _RESULT.findall(self._console(job))
             if not name.startswith("selftests: ")  # the sum of a program's
         }
 
