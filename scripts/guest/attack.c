@@ -548,11 +548,6 @@ static void open_device(void)
 	ksft_exit_fail_perror(path);
 }
 
-static const char *value_of(const char *arg, const char *name)
-{
-	return strncmp(arg, name, strlen(name)) ? NULL : arg + strlen(name);
-}
-
 static void read_argument(const char *arg)
 {
 	if (value_of(arg, "device="))

@@ -196,12 +196,6 @@ static bool check_type(const char *type)
 	return read_type(device, buf, sizeof(buf)) && !strcmp(buf, type);
 }
 
-/* What follows @name if @arg begins with it, else NULL */
-static const char *value_of(const char *arg, const char *name)
-{
-	return strncmp(arg, name, strlen(name)) ? NULL : arg + strlen(name);
-}
-
 /* Is it a test, and not only for later ones? */
 static bool is_test(const char *arg)
 {

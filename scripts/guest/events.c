@@ -76,7 +76,6 @@
 #define TRIES 5
 #define WAIT_SECONDS 20 /* for what comes or goes */
 #define IOVA 0x100000ULL /* where vfio and iommufd map */
-#define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
 #define TEXTS 50 /* that are written in a row */
 #define TEXT_SIZE PAGE /* bytes: of one; the kernel takes no more at once */
 #define NOBODY 65534

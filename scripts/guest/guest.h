@@ -84,6 +84,13 @@ static inline bool read_type(const char *device, char *buf, size_t size)
 	return true;
 }
 
+/* What follows @name if @arg begins with it, else NULL */
+static inline char *value_of(const char *arg, const char *name)
+{
+	return strncmp(arg, name, strlen(name)) ? NULL :
+						  (char *)arg + strlen(name);
+}
+
 /* The number that follows ':', or begins, the line of @path that begins with @label */
 static long read_number(const char *path, const char *label)
 {

@@ -30,7 +30,7 @@
  *  - every disk is read through the IOMMU and holds what it should; what is read is
  *    bounced or is not; and each unmap invalidates the IOTLB if the TYPE is DMA, few
  *    do if it is DMA-FQ;
- *  - all of that again after each DEVICE has been unplugged and plugged in;
+ *  - types and disks again after each DEVICE has been unplugged and plugged in;
  *  - after every DEVICE has lost its driver, default_domain writes types, and
  *    each WORD has its RESULT; unless no-writes;
  *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault, and
@@ -60,7 +60,6 @@
 
 #define JUDGE "/default_domain"
 #define SUBTEST "    " /* what KTAP has before each line of one */
-#define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
 #define TAINT_TEST 0x40000 /* bit 18: KUnit has run a test */
 #define KUNIT_DIR "/sys/kernel/debug/kunit"
 #define SUITES 16 /* that there is room for */
@@ -618,11 +617,6 @@ static void append(char *list[], char *arg)
 }
 
 /* What follows @name if @arg begins with it, else NULL */
-static char *value_of(char *arg, const char *name)
-{
-	return strncmp(arg, name, strlen(name)) ? NULL : arg + strlen(name);
-}
-
 static void read_argument(char *arg)
 {
 	if (value_of(arg, "count="))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The kernel's log, and its taint: what guests judge */
 #define LOG_RECORD 2049 /* bytes: its PRINTK_MESSAGE_MAX, and a NUL */
+#define TAINT_WARN 0x200 /* the kernel's bit 9: it has warned */
 
 /*
  * Is it an error of QEMU's clock, which happens where the host has no time for QEMU?
