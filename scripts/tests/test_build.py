@@ -268,6 +268,29 @@ def test_what_the_user_tells_make_is_not_told_ours(
     assert name not in build.environment()
 
 
+def test_a_download_that_was_interrupted_is_not_taken(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Archive:
+        """Its first download is interrupted."""
+
+        tries = 0
+
+        def download(self, names: list[str], into: Path) -> None:
+            self.tries += 1
+            paths.write(into / f"{names[0]}.deb", b"whole" if self.tries > 1 else b"half")
+            if self.tries == 1:
+                raise KeyboardInterrupt
+
+    archive = Archive()
+    monkeypatch.setattr(bases, "_find_package", lambda base: (archive, "linux-source"))
+    with pytest.raises(KeyboardInterrupt):
+        bases._package(toy.base)
+    for _ in range(2):
+        assert bases._package(toy.base).read_bytes() == b"whole"
+    assert archive.tries == 2
+
+
 def test_tree_of_guests_alone_lacks_what_they_never_boot(toy: Toy) -> None:
     gpu, page = "drivers/gpu/a.c", "Documentation/iommu/index.rst"
     for path in (gpu, "drivers/gpu/Kconfig", page, "Documentation/other.rst"):

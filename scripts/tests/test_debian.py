@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
 import pytest
 
-from workbench import boots, debian, machine, root
+from workbench import boots, debian, machine, paths, root
 from workbench.status import CannotTell
 
 
@@ -54,6 +55,21 @@ def test_stock_is_too_strict(name: str) -> None:
 def test_a_guest_that_upgrades_does_nothing_else() -> None:
     job = next(job for job in _jobs("vtd-nopt") if job.stage)
     assert "upgrade" in _told(job) and not [line for line in _told(job) if "fio" in line]
+
+
+def test_boots_after_the_upgrade_with_the_initramfs_of_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(root, "take_out", lambda image, name, to: taken.append(name))
+    paths.write(tmp_path / "kernel.initrd", b"")
+    job = next(job for job in _jobs("vtd-nopt") if job.stage == "upgrade")
+    booter = replace(_booter(), run=tmp_path)
+    for stage in ("upgrade", "upgraded"):
+        assert not taken
+        each = replace(job, stage=stage)
+        booter.write_initrd(each, tmp_path / "kernel", tmp_path, tmp_path / stage)
+    assert taken == [f"/boot/initrd.img-7.3-{job.column}"]
 
 
 def test_selftests_need_those_of_stock() -> None:

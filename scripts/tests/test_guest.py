@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import os
 import sys
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -239,6 +243,18 @@ expect("set-action", reboot="shutdown")
     assert outcome == guest.Outcome(), log
     parts = log.split(f"\n{guest.RESET}\n")
     assert [part.split()[-1] for part in parts] == ["late", "line", "third"]
+
+
+def test_a_guest_that_dies_while_it_is_reset() -> None:
+    reads, writes = os.pipe()
+    os.write(writes, b"first\n")
+    os.close(writes)
+    child = types.SimpleNamespace(stdout=os.fdopen(reads, "rb"), stdin=io.BytesIO())
+    host = types.SimpleNamespace(monitor=None, reset=lambda lines: True)
+    console = guest._Console(io.BytesIO(), show=False)
+    deadline = time.monotonic() + 5
+    assert guest._converse(child, console, host, deadline) == ""  # type: ignore[arg-type]
+    child.stdout.close()
 
 
 def test_a_guest_that_restarts_between_resets_is_wrong(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from workbench import job, machine, mutate, policy, suites, verdict
@@ -38,6 +41,19 @@ def _said(parser: verdict.Parser, console: str, wanted: "list[Expected]" = WANTE
 
 def test_good(parser: verdict.Parser) -> None:
     assert _said(parser, GOOD) == ""
+
+
+def test_threads_share_a_parser(parser: verdict.Parser) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    consoles = [GOOD.replace("by sysfs", f"reason {number % 5}") for number in range(200)]
+    try:
+        with ThreadPoolExecutor(4) as executor:
+            found = list(executor.map(parser.parse, consoles))
+    finally:
+        sys.setswitchinterval(before)
+    reasons = [[leaf.reason for leaf in report.leaves()][1] for report in found]
+    assert reasons == [f"DMA: reason {number % 5}" for number in range(200)]
 
 
 @pytest.mark.parametrize(

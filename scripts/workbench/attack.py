@@ -110,8 +110,7 @@ class Booter(boots.Booter):
 
     def judge(self, job: Job, log: Path, outcome: guest.Outcome) -> Result:
         console = log.read_text(errors="replace")
-        with self.turn:
-            report = self.parser.parse(console)
+        report = self.parser.parse(console)
         said = verdict.complaints(report, expected_results(job))
         found = dict(_FOUND.findall(console))
         result = Result(job, log, fault=outcome.fault, found=found)
@@ -165,7 +164,7 @@ def row(result: Result, width: int = 0) -> str:
     return _FORM.format(job.machine.name, words, _kernel(job), width, *cells)
 
 
-class Rows(boots.Rows):
+class Rows:
     """The table: rows are printed in order, as soon as all before them are there."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -176,6 +175,7 @@ class Rows(boots.Rows):
         progress.result(_FORM.format("machine", "parameters", "kernel", self.width, *_CELLS))
 
     def add(self, result: boots.Result) -> None:
+        """Take a result; print the rows that are next."""
         self.results[result.job] = result
         while self.left and self.left[0] in self.results:
             each = self.results[self.left.pop(0)]

@@ -114,13 +114,18 @@ def _package(base: Base) -> Path:
     if kept:
         return kept[0]
     archive, name = _find_package(base)
-    return archive.download([name], directory)[0]
+    new = directory.with_suffix(".new")
+    paths.remove(new)
+    paths.remove(directory)
+    archive.download([name], new)
+    new.rename(directory)
+    return next(directory.glob("*.deb"))
 
 
 def _unpack(base: Base, into: Path) -> None:
     paths.remove(into)
     package = _package(base)
-    packages.unpack_source(package, into)
+    packages.unpack_source(package, into, base.log)
     paths.write(base.directory / "version", packages.name_and_version(package).encode())
 
 

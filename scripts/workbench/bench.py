@@ -216,7 +216,7 @@ def _told(boot: Boot) -> list[str]:
     """Return what the guest is told, see scripts/guest/bench.c and loads.c."""
     job = boot.job
     if boot.row.kind == measures.LOAD:
-        return ["loads", "count=host", *(_told_of(load, job) for load in _loads(boot.row))]
+        return loads.told(_loads(boot.row), job)
     device = job.machine.devices[0]
     told = ["bench", f"device={device.address}", f"type={job.type_of(device)}"]
     if boot.row.kind == measures.MEMORY:
@@ -229,11 +229,6 @@ def _told(boot: Boot) -> list[str]:
 
 def _loads(row: Measure) -> list[loads.Load]:
     return [load for load in loads.read() if load.name in row.words]
-
-
-def _told_of(load: loads.Load, job: Job) -> str:
-    words = [load.name, loads.expectation(job, load), load.device, load.how]
-    return " ".join([*words, str(load.number)])
 
 
 def _expected(told: Sequence[str]) -> Iterator[verdict.Expected]:
@@ -260,7 +255,7 @@ def _options(boot: Boot) -> Iterator[str]:
     if boot.row.kind == measures.LOAD:
         yield from (*each.arch.disks, *each.arch.nvme)
         for number in range(2):
-            yield from ("-blockdev", f"null-co,node-name=disk{number},{_ZEROES}")
+            yield from ("-blockdev", f"null-co,node-name=disk{number},{loads.ZEROES}")
         for load in _loads(boot.row):
             yield from load.qemu
         return
@@ -272,9 +267,6 @@ def _options(boot: Boot) -> Iterator[str]:
         yield from ("-device", f"{port},addr={slot}")
     if boot.row.kind == measures.MEMORY:
         yield from ("-m", "1024")
-
-
-_ZEROES = "size=1048576,read-zeroes=on"
 
 
 def _between_marks(trace: Path) -> Iterator[int]:
@@ -341,14 +333,11 @@ class Outcome:
 
     def loads(self) -> dict[str, Decimal]:
         """Return how many invalidations there were for each use, by load."""
-        found = {}
-        for name, count, uses in re.findall(_LOAD, self.console, re.M):
-            found[name] = Decimal(count) / max(int(uses), 1)
-        return found
+        counted = loads.counted(self.console)
+        return {name: Decimal(count) / max(uses, 1) for name, (count, uses) in counted.items()}
 
 
 _MEASURED = re.compile(r"^# bench (\S+) (\S+) (\d+)\r?$", re.M)
-_LOAD = r"^# load (\S+) (\d+) (\d+)\r?$"
 
 
 def measure(bench: Bench, boots: Sequence[Boot]) -> list[Outcome]:
@@ -492,8 +481,6 @@ def main(arguments: Sequence[str]) -> int:
         )
         return NOT_AS_EXPECTED
     found = [row for outcome in outcomes for row in outcome.rows()] + list(_sizes(bench))
-    asked.output.mkdir(parents=True, exist_ok=True)
-    figures.write(asked.output / "bench.csv", found)
     page.write(
         asked.output, found, list(ranges(outcomes)), about(bench, boots, " ".join(arguments))
     )

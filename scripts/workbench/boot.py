@@ -30,7 +30,8 @@ iommu.strict=0 and iommu.strict=1.
   --alternative NAME  patched beside a kernel without the series that has NAME of
                       related/alternatives/, another way to make lazy what is behind
                       VT-d without pass-through; only machines with VT-d
-  --with NAME         both kernels with related/NAME.patch on top; may be given again
+  --with NAME         both kernels with related/NAME.patch on top, or with a diff of your own
+                      if NAME has a "/"; may be given again
   --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
                       with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
                       vtd-nopt
@@ -100,7 +101,7 @@ from workbench.boots import UNREAD, Booter, How, ImageRows, Pool, Rows, Taker
 from workbench.job import Job, Way
 from workbench.machine import Machine
 from workbench.policy import Setting
-from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_one_of
+from workbench.status import AS_EXPECTED, CannotTell, must_be_one_of
 
 MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
@@ -150,7 +151,7 @@ def _refuse_together(asked: Namespace) -> None:
         ("attack", other) for other in ("odd", "image", "replug", "loads", "alternative")
     ]
     _check_images(asked)
-    kernel.check_related(asked.related)
+    kernel.check_related(asked.related, own=True)
     pairs += [("alternative", other) for other in ("odd", "kernel", "arch")]
     pairs += [("loads", other) for other in ("all", "odd", "image", "strict", "console")]
     pairs += [("loads", "passthrough"), ("loads", "replug")]
@@ -224,12 +225,15 @@ def choose(asked: Namespace) -> list[Machine]:
             if named and each.arch.name != asked.arch:
                 raise CannotTell(f"machine '{each.name}' is not of --arch '{asked.arch}'")
         chosen = [each for each in chosen if each.arch.name == asked.arch]
+        if not chosen:
+            raise CannotTell(f"--arch '{asked.arch}': no such machine, see --list")
     if asked.replug is not None and not any(each.plugs for each in chosen):
         raise CannotTell(f"--replug '{asked.replug}': none of these machines plugs a device")
     if asked.image is not None:
         for each in chosen:
             if not image.is_for(each):
-                raise CannotTell(f"machine '{each.name}': --image is for those of x86_64")
+                why = "--image is for those of x86_64 without a probe"
+                raise CannotTell(f"machine '{each.name}': {why}")
     for each in chosen:
         if asked.attack:
             attack.attacker(each)
@@ -244,8 +248,6 @@ def choose(asked: Namespace) -> list[Machine]:
     if asked.default == policy.OPT_IN:
         why = "--default opt-in is for VT-d with an external-facing port"
         chosen = _only(_can_opt_in, chosen, named, why)
-    if not chosen:
-        raise CannotTell(f"--arch '{asked.arch}': no such machine, see --list")
     return chosen
 
 
@@ -595,11 +597,13 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
         for machines in _by_arch(chosen).values():
             ours = [job for job in jobs if job.machine in machines]
             _build_arch(pool, kernels, ours, stock, more)
-        status = _end(pool)
+        pool.finish()
     except Exception:
         pool.stop()
         pool.tell_failures("boot")
         raise
+    else:
+        status = _end(pool)
     finally:
         pool.stop()
         if isinstance(rows, drawn.Rows):
@@ -687,11 +691,7 @@ def _end(pool: Pool) -> int:
     )
     if unread:
         progress.say(f"boot: not read, since {UNREAD} in this kernel: {', '.join(unread)}")
-    failed = pool.tell_failures("boot")
-    faults = [result.fault for result in failed if result.fault]
-    if faults:
-        raise CannotTell(f"{len(faults)} guests could not be run: {faults[0]}")
-    return NOT_AS_EXPECTED if failed else AS_EXPECTED
+    return pool.end("boot")
 
 
 def _check_console(asked: Namespace, jobs: Sequence[Job]) -> None:

@@ -12,6 +12,7 @@ from typing import Collection, Mapping, Protocol, Sequence
 
 from workbench import guest, initramfs, machine, paths, policy, progress, table, verdict
 from workbench.job import Job, expected_results, told
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
 UNREAD = "its driver is a module"  # a guest's reason, see init.c
 SECONDS_PER_REPLUG = 5
@@ -69,7 +70,6 @@ class Booter:
     how: How
     run: Path
     parser: verdict.Parser
-    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def told(self, job: Job) -> list[str]:
         """Return what the guest is told."""
@@ -120,8 +120,7 @@ class Booter:
         console = log.read_text(errors="replace").rpartition(f"\n{guest.RESET}\n")[2]
         result = Result(job, log, _types(console), fault=outcome.fault)
         expected = self.expected(job)
-        with self.turn:  # kunit_parser prints, or is told where to, for all threads
-            report = self.parser.parse(console)
+        report = self.parser.parse(console)
         said = verdict.complaints(report, expected)
         result.complaints = [outcome.why] if outcome.why else said
         result.unread = [
@@ -283,6 +282,14 @@ class Pool:
     def stop(self) -> None:
         """Begin no more."""
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+    def end(self, name: str) -> int:
+        """Say which boots have failed; return the exit status of the verb of this name."""
+        failed = self.tell_failures(name)
+        faults = [result.fault for result in failed if result.fault]
+        if faults:
+            raise CannotTell(f"{len(faults)} guests could not be run: {faults[0]}")
+        return NOT_AS_EXPECTED if failed else AS_EXPECTED
 
     def tell_failures(self, name: str) -> list[Result]:
         """Say which boots have failed, and keep what they left; return them."""

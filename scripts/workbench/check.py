@@ -20,13 +20,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable, Mapping, Optional, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import build, kernel, packages, patches, paths, process, progress
-from workbench import commits, mails, setup, verb
+from workbench import commits, mails, setup, tree, verb
 from workbench.repository import Repository
 from workbench.status import AS_EXPECTED, CannotTell, Tally, must_be_one_of
 
@@ -69,7 +70,6 @@ class Look:
         *command: str | Path,
         cwd: Optional[Path] = None,
         good: Sequence[int] = (0,),
-        given: Optional[bytes] = None,
     ) -> str:
         """Run a tool; return what it says. Found is raised if it fails."""
         words = [str(word) for word in command]
@@ -80,12 +80,11 @@ class Look:
             child = process.start(
                 words,
                 cwd=cwd,
-                stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**build.environment(), "GIT_DIR": "none"},
             )
-            child.communicate(given)
+            child.wait()
             process.forget(child)
         said = self.log.read_bytes()[start:].decode(errors="replace")
         if child.returncode not in good:
@@ -422,10 +421,25 @@ def _without_suites(look: Look) -> kernel.Kernel:
     return kernel.edited(look.kernels["patched"], "mutant", series.files.edits)
 
 
+@contextmanager
+def _mutant_is_kept(look: Look) -> Iterator[None]:
+    """Have the tree of mutants for something else, and put it back."""
+    top = look.base.directory / "mutant"
+    before = tree.edits(top)
+    try:
+        yield
+    finally:
+        with paths.locked(look.base.directory):
+            if before is None:
+                tree.remove(top)
+            else:
+                kernel.edited(look.kernels["patched"], top.name, before).make()
+
+
 def check_suites_off(look: Look) -> None:
     """that iommu.o is the same without the suites as with them, not configured"""
     words = list(build.CLANG)
-    with paths.locked(look.base.directory, "mutant.lock"):
+    with paths.locked(look.base.directory, "mutant.lock"), _mutant_is_kept(look):
         objects = []
         for built in (look.kernels["patched"], _without_suites(look)):
             more = ("no-lines",)

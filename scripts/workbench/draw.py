@@ -129,9 +129,9 @@ class Drawing:
         more.setdefault("has_acs", self.is_lucky(_SHARE_ACS))
         return self.add("pcie-root-port", None, slot, number, **more)
 
-    def disk(self, parent: Optional[Function], slot: int = 0, number: int = 0) -> Function:
+    def disk(self, parent: Optional[Function], slot: int = 0) -> Function:
         """Add a disk whose invalidations are judged."""
-        return self.add(_DISK, parent, slot, number)
+        return self.add(_DISK, parent, slot)
 
     def late_disk(self, port: Function) -> None:
         """Add a disk that is plugged into a port later."""

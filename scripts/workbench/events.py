@@ -78,7 +78,7 @@ def lacks(each: machine.Machine) -> str:
     if not each.count or not any(device.kind == "virtio-blk" for device in each.devices):
         return "for --events it must have a virtio-blk disk, and QEMU count its invalidations"
     if each.strict:  # as in caching mode: what is lazy there invalidates as often
-        return "for --events its maps must not invalidate, too"
+        return "for --events its driver must not force strict invalidation"
     if len(each.plugs) > 1:
         return "for --events it must have one 'plug' at most"
     if subject(each).policy.late:

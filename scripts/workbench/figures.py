@@ -8,11 +8,13 @@ may differ by code that is elsewhere, and by no more than TOLERANCE.
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Iterable, Iterator, Mapping, Sequence
 
+from workbench import paths
 from workbench.status import CannotTell
 
 COLUMNS = (
@@ -65,15 +67,17 @@ def read(file: Path) -> list[Row]:
 
 
 def _is_sound(row: Row) -> bool:
-    return set(row) == set(COLUMNS) and row["value"].replace(".", "", 1).isdigit()
+    is_whole = set(row) == set(COLUMNS) and None not in row.values()
+    return is_whole and row["value"].replace(".", "", 1).isdigit()
 
 
-def write(file: Path, rows: Iterable[Row]) -> None:
-    """Write rows."""
-    with open(file, "w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def write(file: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Write rows, whole or not at all."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    paths.write(file, lines.getvalue().encode())
 
 
 def _difference(was: Decimal, now: Decimal) -> str:

@@ -336,7 +336,10 @@ def _converse(
                 return "flood"
             if host.reset(console.lines):
                 while child.stdout in [key.fileobj for key, _ in selector.select(0)]:
-                    console.take(os.read(child.stdout.fileno(), 1 << 16))
+                    said = os.read(child.stdout.fileno(), 1 << 16)
+                    if not said:
+                        return ""
+                    console.take(said)
                 console.begin_anew()
             while console.asked:
                 answer = host.answer(console.asked.pop(0))

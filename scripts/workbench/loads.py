@@ -115,6 +115,21 @@ def value(count: int, uses: int) -> str:
     return f"{rate:.2f}" if rate >= 0.1 else f"{rate:.3f}"
 
 
+def told(chosen: Sequence[Load], job: Job) -> list[str]:
+    """Return what the guest is told, see scripts/guest/loads.c."""
+    lines = ["loads", "count=host"]
+    for load in chosen:
+        words = [load.name, expectation(job, load), load.device, load.how]
+        lines.append(" ".join([*words, str(load.number)]))
+    return lines
+
+
+def counted(console: str) -> dict[str, tuple[int, int]]:
+    """Return how many invalidations and uses there were of each load, by its name."""
+    found = _COUNTED.findall(console)
+    return {name: (int(count), int(uses)) for name, count, uses in found}
+
+
 @dataclass
 class Booter(boots.Booter):
     """What boots a guest that does all loads, and judges how often each invalidates."""
@@ -123,11 +138,7 @@ class Booter(boots.Booter):
 
     def told(self, job: Job) -> list[str]:
         """Return what the guest is told, see scripts/guest/loads.c."""
-        lines = ["loads", "count=host"]
-        for load in self.loads:
-            words = [load.name, expectation(job, load), load.device, load.how]
-            lines.append(" ".join([*words, str(load.number)]))
-        return lines
+        return told(self.loads, job)
 
     def expected(self, job: Job) -> list[verdict.Expected]:
         """Return what the guest has to report."""
@@ -182,9 +193,7 @@ class Rows:
         """Take a result; print the table if it is the last."""
         console = result.log.read_text(errors="replace") if result.log.exists() else ""
         self.results[result.job] = result
-        self.counts[result.job] = {
-            name: (int(count), int(uses)) for name, count, uses in _COUNTED.findall(console)
-        }
+        self.counts[result.job] = counted(console)
         if len(self.results) == len(self.jobs):
             for strict, lazy in self._pairs():
                 prove(self.results[strict], self.results[lazy], self.loads)

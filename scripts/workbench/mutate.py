@@ -89,9 +89,9 @@ def edits_of(patched: kernel.Kernel, mutant: Mutant) -> patches.Edits:
 
 
 def killers(found: Tally) -> str:
-    """Return what killed a mutant, "" if nothing has, or its guest never ran a case.
+    """Return which cases have killed a mutant, or how its guest died between two; else "".
 
-    A guest may die between two cases, of which then none has failed.
+    A guest that has run no case has not killed it.
     """
     return " ".join(found.names) or (found.why if found.at_boot != (0, 0) else "")
 

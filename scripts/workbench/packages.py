@@ -7,12 +7,11 @@ import os
 import pwd
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Iterable, Optional, Sequence
+from typing import Iterable, Optional, Sequence
 
-from workbench import paths, process, progress
+from workbench import paths, process
 from workbench.status import CannotTell
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -118,9 +117,7 @@ def _install(names: Sequence[str], log: Path) -> None:
     if not shutil.which("apt-get"):
         raise CannotTell(f"this is not Debian, and these are missing: {' '.join(names)}")
     if os.getuid() != 0:
-        raise CannotTell(
-            f"packages are missing, once: sudo {paths.SCRIPTS}/setup ({' '.join(names)})"
-        )
+        raise CannotTell(f"packages are missing: sudo apt-get install {' '.join(names)}")
     with paths.locked(paths.BUILD, "apt.lock"):
         update_lists(log / "apt-update.log")
         process.step(
@@ -297,25 +294,17 @@ def extract(deb: Path, into: Path) -> None:
     process.output(["dpkg-deb", "--extract", deb, into])
 
 
-def unpack_source(deb: Path, into: Path) -> None:
+def unpack_source(deb: Path, into: Path, log: Path) -> None:
     """Unpack the kernel of a linux-source package, which is a tar.xz within it."""
-    into.mkdir(parents=True)
-    inner = "./usr/src/linux-source-*.tar.xz"
-    commands: list[list[str]] = [
-        ["dpkg-deb", "--fsys-tarfile", str(deb)],
-        ["tar", "-x", "-O", "--wildcards", inner],
-        ["tar", "-x", "-J", "-C", str(into), "--strip-components=1"],
-    ]
-    with progress.activity(f"unpack {deb.name.partition('_')[0]}") as activity:
-        pipe: Optional[IO[bytes]] = None
-        children = []
-        for command in commands:
-            stdin = pipe or subprocess.DEVNULL
-            children.append(process.start(command, stdin=stdin, stdout=subprocess.PIPE))
-            pipe = children[-1].stdout
-        bad = [command for command, child in zip(commands, children) if child.wait() != 0]
-        for child in children:
-            process.forget(child)
-    if bad:
-        raise process.Failed(f"{deb} cannot be unpacked: {bad[0][0]} fails", 1)
-    progress.say(f"{activity.label}: done in {activity.seconds()} s")
+    outer = into.with_name(f"{into.name}.deb")
+    try:
+        extract(deb, outer)
+        found = next(outer.glob("usr/src/linux-source-*.tar.xz"), None)
+        if not found:
+            raise process.Failed(f"{deb} has no linux-source-*.tar.xz", 1)
+        into.mkdir(parents=True)
+        command: list[str | Path] = ["tar", "-x", "-J", "-f", found, "-C", into]
+        command += ["--strip-components=1"]
+        process.step(f"unpack {deb.name.partition('_')[0]}", log / "unpack.log", command)
+    finally:
+        paths.remove(outer)

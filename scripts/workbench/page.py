@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import subprocess
 from decimal import Decimal
@@ -255,10 +254,9 @@ def page(rows: Sequence[Row], loads: Sequence[Mapping[str, str]], about: str) ->
 def write(
     directory: Path, rows: Sequence[Row], loads: Sequence[Mapping[str, str]], about: str
 ) -> None:
-    """Write the page, and what it is made of beside the figures, to a directory."""
-    with open(directory / "loads.csv", "w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, LOAD_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(loads)
-    (directory / "about").write_text(about)
-    paths.write(directory / "report.html", page(rows, loads, about).encode())
+    """Write the page, and what it is made of, to a directory; nothing if no page comes of it."""
+    report = page(rows, loads, about)
+    figures.write(directory / "bench.csv", rows)
+    figures.write(directory / "loads.csv", loads, LOAD_COLUMNS)
+    paths.write(directory / "about", about.encode())
+    paths.write(directory / "report.html", report.encode())

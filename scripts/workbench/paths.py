@@ -93,7 +93,7 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write files that are there all of them, or, if there is no room, none."""
+    """Replace files that exist: all of them, or none if there is no room."""
     new = {path: path.with_name(f".{path.name}.new") for path in files}
     try:
         for path, content in files.items():

@@ -19,7 +19,7 @@ _ENDS = 5  # seconds for a program to end that is asked to
 _LIMIT = 600  # seconds for a program of which only the output is wanted
 _TIMED_OUT = 124  # a status, as timeout(1) has it
 
-# Open files of locks, which what writes has as well: they are held until it has ended
+# Descriptors of lock files. A program that writes inherits them: a lock is held until it ends
 held: set[int] = set()
 
 Words = Sequence[Union[str, Path]]

@@ -44,6 +44,7 @@ apply; then DIR and this directory are as before.
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -229,6 +230,8 @@ def _mail(arguments: Sequence[str]) -> int:
     read_cover(cover, asked.version)  # before anything is fetched for it
     base = bases.find(asked.base)
     packages.install([*packages.FETCH, *packages.GIT], base.log)
+    if asked.send and not sys.stdin.isatty():
+        raise CannotTell("--send: asks before it sends, and there is no terminal")
     if asked.send and not (Path(_git_exec_path()) / "git-send-email").exists():
         raise CannotTell(
             "--send: there is no git send-email here: apt-get install git-email libmailtools-perl"
@@ -250,13 +253,18 @@ def _git_exec_path() -> str:
 
 def _send(mails: Sequence[Path]) -> None:
     """Send the mails; not before you have seen to whom."""
-    command = ["git", "send-email", "--confirm=never"]
-    names = [str(mail) for mail in mails]
-    subprocess.run([*command, "--dry-run", *names], check=True, env=process.environment())
+    _send_email("--dry-run", *mails)
     if input("Send these mails? [y/N] ") != "y":
         progress.say("not sent")
         return
-    subprocess.run([*command, *names], check=True, env=process.environment())
+    _send_email(*mails)
+
+
+def _send_email(*words: str | Path) -> None:
+    command = ["git", "send-email", "--confirm=never", *words]
+    done = subprocess.run(command, check=False, env=process.environment())
+    if done.returncode:
+        raise CannotTell(f"git send-email ends with {done.returncode}, see above")
 
 
 def _directory(arguments: Sequence[str], name: str) -> str:

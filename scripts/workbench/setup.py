@@ -15,7 +15,8 @@ they need of it; this is for those who want it all at once.
 
 Only the packages take root. In a checkout that belongs to a user, "sudo scripts/setup"
 installs them, and does all else as that user. After that no script needs root, but for
-"series mail --send" (git-email) and the parts of "test --full" that try a bare Debian.
+"series mail --send" (git-email), and of "test --full" the parts that try a bare Debian,
+"page" (chromium) and "lava".
 
 The trees are build/BASE/stock and build/BASE/patched (for DIR, BASE is DIR's own name and
 a number). A change of the series, or in DIR, is carried over the next time, and what has

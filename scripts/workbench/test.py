@@ -230,6 +230,8 @@ REFUSALS = (
     ("'virtio-iommu'", "boot", "--loads", "virtio-iommu"),
     ("--events and --all", "boot", "--events", "--all"),
     ("for --events", "boot", "--rounds", "3"),
+    ("no terminal", "series", "mail", "--send"),
+    ("'um'", "boot", "--events", "--arch", "um"),
     ("'nosuch'", "boot", "--events", "--event", "nosuch"),
     ("'plug'", "boot", "--events", "--event", "plug", "vtd"),
     ("'3': --event kexec", "boot", "--events", "--event", "kexec", "--rounds", "3"),
@@ -616,6 +618,16 @@ def images_fail(run: Run) -> None:
 
 
 _ONE = ("vtd", "--kernel", "patched", "--strict", "1")
+
+
+def not_run(run: Run) -> None:
+    """a guest that QEMU does not run is no verdict, and is told of once"""
+    file = run.directory / "nosuch"
+    file.write_text((paths.SCRIPTS / "machine/vtd").read_text() + "qemu -device nosuch\n")
+    words = ["--kernel", "patched", "--strict", "1"]
+    said = run.fails(2, "could not be run", script("boot"), file, *words)
+    if len(re.findall("^FAILED", said, re.M)) != 1:
+        raise Wrong("it tells of it more than once, or not at all")
 
 
 def panic(run: Run) -> None:
@@ -1100,7 +1112,7 @@ PARTS: Mapping[str, Part] = {
     "workbench": Part(
         "the workbench, and that it can fail",
         (
-            *(workbench, refusals, two_at_once, panic, hang, wrong_type, interrupted),
+            *(workbench, refusals, two_at_once, not_run, panic, hang, wrong_type, interrupted),
             *(content_decides, no_other_repository, image),
         ),
     ),
@@ -1187,7 +1199,7 @@ def _last_line(said: str) -> str:
     return lines[-1] if lines else ""
 
 
-def one(function: Check, directory: Path, tally: Tally) -> Tried:
+def one(function: Check, which: str, directory: Path, tally: Tally) -> Tried:
     """Run a check, print and count how it went; return what it has tried."""
     label = (function.__doc__ or "").strip()
     log = directory / f"{function.__name__}.log"
@@ -1196,7 +1208,7 @@ def one(function: Check, directory: Path, tally: Tally) -> Tried:
     own.mkdir()
     why, said, is_verdict = "", "", True
     run = Run(own, log, Tried(label))
-    with progress.activity(f"check {tally.passed + tally.failed + 1}, {label}") as activity:
+    with progress.activity(f"{which}, {label}") as activity:
         try:
             said = function(run) or ""
         except Wrong as error:
@@ -1260,7 +1272,11 @@ def main(arguments: Sequence[str]) -> int:
     base = bases.find("mainline")
     setup.prepare(base, ["x86_64", "um"], *needs)
     run, tally = paths.run_directory("test"), Tally()
-    tried = [one(each, run, tally) for name in chosen for each in PARTS[name].checks]
+    checks = [each for name in chosen for each in PARTS[name].checks]
+    tried = [
+        one(each, f"check {number} of {len(checks)}", run, tally)
+        for number, each in enumerate(checks, 1)
+    ]
     tell_tried(tried, tally.status)
     if tally.status != AS_EXPECTED:
         paths.keep(run)

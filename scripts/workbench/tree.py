@@ -145,10 +145,15 @@ def _put(content: bytes, origin: Path, path: Path, is_suspect: bool) -> None:
         paths.write(path, content, mode)
 
 
-def _copy(origin: Path, listed: bytes, top: Path) -> None:
-    """Make a tree anew, with the origin's dates."""
+def remove(top: Path) -> None:
+    """Have no such tree."""
     paths.remove(_state(top))
     paths.remove(top)
+
+
+def _copy(origin: Path, listed: bytes, top: Path) -> None:
+    """Make a tree anew, with the origin's dates."""
+    remove(top)
     top.mkdir(parents=True)
     names = _state(top) / "names"
     paths.write(

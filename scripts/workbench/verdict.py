@@ -8,6 +8,7 @@ import inspect
 import io
 import re
 import sys
+import threading
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -66,10 +67,11 @@ class Report:
 
 
 class Parser:
-    """The kernel's kunit_parser, from its tree."""
+    """The kernel's kunit_parser, from its tree. Several threads may use it."""
 
     def __init__(self, tree: Path) -> None:
         self.reasons: dict[str, list[str]] = {}
+        self.turn = threading.Lock()  # kunit_parser prints, or is told where to, for all
         directory = str(tree / "tools/testing/kunit")
         sys.path.insert(0, directory)
         try:
@@ -88,11 +90,12 @@ class Parser:
     def parse(self, console: str) -> Report:
         """Return what the one document on a console says."""
         lines = console.replace("\r", "").splitlines()
-        test = self._parse(lines)
-        self.reasons = {}
-        for match in filter(None, map(_SKIP.match, lines)):
-            self.reasons.setdefault(match[1].strip(), []).append(match[2])
-        report = self._convert(test)
+        with self.turn:
+            test = self._parse(lines)
+            self.reasons = {}
+            for match in filter(None, map(_SKIP.match, lines)):
+                self.reasons.setdefault(match[1].strip(), []).append(match[2])
+            report = self._convert(test)
         report.planned = test.expected_count or 0
         report.errors = test.counts.errors
         report.printed = sum(bool(self.module.TEST_RESULT.match(line)) for line in _top(lines))
