@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import base, kernel, patches
+from workbench import base, kernel, patches, paths
 
 OLD = [f"line {number}\n" for number in range(20)]
 
@@ -111,3 +111,8 @@ def test_related_patches_apply_in_any_order(stock: Path) -> None:
         for name in kernel.alternatives():
             file = kernel.ALTERNATIVES / f"{name}.patch"
             assert patches.apply_all(stock, plain.edits, [file]) != plain.edits
+
+
+def test_every_file_of_the_series_ends_with_a_newline() -> None:
+    files = [paths.TOP / name for name in patches.series_files()]
+    assert files and not [file for file in files if not file.read_bytes().endswith(b"\n")]
