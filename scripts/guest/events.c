@@ -37,7 +37,8 @@
  *  - afterwards each type is as told, and each disk's unmaps invalidate the IOTLB as often as
  *    its type says;
  *  - the kernel has logged no error, and is not tainted. Where allocations fail it may say
- *    that. lockdep, RCU's checks and kmemleak, if they were built in, have found nothing.
+ *    that. lockdep, RCU's checks, KCSAN and kmemleak, if they were built in, have found
+ *    nothing.
  *
  * After kexec process 1 of the next kernel judges, and this program prints nothing.
  *
@@ -1737,7 +1738,7 @@ int main(int argc, char *argv[])
 	ksft_test_result(is_all_as_told(), "as before\n");
 	good = make_it_fail ? only_memory_was_short() :
 			      kernel_is_clean() && rcu_is_content();
-	good &= lockdep_is_content() && nothing_leaks();
+	good &= lockdep_is_content() && kcsan_is_content() && nothing_leaks();
 	if (!good)
 		log_is_clean(LOG_WARNING); /* which says why */
 	ksft_test_result(good, "kernel log\n");

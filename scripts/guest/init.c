@@ -44,8 +44,8 @@
  * With "kunit" for the first line it judges what KUnit has done at boot instead:
  *
  *  - every suite passes when it is run a second time, and in the other order;
- *  - nothing but the tests themselves has tainted the kernel, and lockdep, if
- *    it was built in, has found nothing.
+ *  - nothing but the tests themselves has tainted the kernel, and lockdep and KCSAN, if
+ *    they were built in, have found nothing.
  *
  * With "bench", "attack", "loads" or "events" for the first line it runs bench.c and so on,
  * and hands over the others.
@@ -529,7 +529,7 @@ static void check_kernel(void)
 		clean = taint_is(TAINT_WARN);
 	else
 		clean = kernel_is_clean() && rcu_is_content();
-	clean &= lockdep_is_content();
+	clean &= lockdep_is_content() && kcsan_is_content();
 	ksft_test_result(clean, "kernel log\n");
 }
 
@@ -588,7 +588,7 @@ static void judge_kunit(void)
 	ksft_set_plan(count + 1);
 	for (i = 0; i < count; i++)
 		run_again(names[i]);
-	clean = lockdep_is_content();
+	clean = lockdep_is_content() && kcsan_is_content();
 	clean &= taint_is(TAINT_TEST);
 	if (!clean)
 		log_is_clean(LOG_WARNING); /* which says why */

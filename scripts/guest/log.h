@@ -149,3 +149,25 @@ static inline bool rcu_is_content(void)
 	close(fd);
 	return content;
 }
+
+static inline bool is_no_race(const char *text)
+{
+	return strncmp(text, "BUG: KCSAN: ", 12);
+}
+
+/* KCSAN taints nothing. Has it looked, and found no data race? Or is it not built in? */
+static inline bool kcsan_is_content(void)
+{
+	long next = 0, watched = read_number("/sys/kernel/debug/kcsan",
+					     "setup_watchpoints");
+	bool content;
+	int fd;
+
+	if (watched < 0)
+		return true;
+	ksft_print_msg("KCSAN has watched %ld accesses\n", watched);
+	fd = open_log();
+	content = log_goes_on(fd, &next, LOG_ERR, is_no_race);
+	close(fd);
+	return content && watched;
+}

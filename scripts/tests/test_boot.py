@@ -288,3 +288,6 @@ def test_debug_kernels_differ_by_one_lock(stock: Path) -> None:
     path = "drivers/pci/hotplug/pciehp_hpc.c"
     assert b"lockdep_set_novalidate_class" in one.edits[path]
     assert set(kernel.debugged(kernel.stock(base)).edits) == {path}
+    for name in kernel.alternatives():
+        other = kernel.alternative(base, name)
+        assert set(kernel.debugged(other).edits) == {path, *other.edits}

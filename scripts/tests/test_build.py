@@ -291,6 +291,13 @@ def test_a_download_that_was_interrupted_is_not_taken(
     assert archive.tries == 2
 
 
+def test_what_a_fragment_has_make_told() -> None:
+    words = build.words_for_make(
+        [build.CONFIG / "kcsan.config", build.CONFIG / "debug.config"]
+    )
+    assert words[0] == "KCSAN_SANITIZE=n" and "KCSAN_SANITIZE_iommu.o=y" in words
+
+
 def test_tree_of_guests_alone_lacks_what_they_never_boot(toy: Toy) -> None:
     gpu, page = "drivers/gpu/a.c", "Documentation/iommu/index.rst"
     for path in (gpu, "drivers/gpu/Kconfig", page, "Documentation/other.rst"):

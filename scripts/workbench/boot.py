@@ -53,7 +53,10 @@ iommu.strict=0 and iommu.strict=1.
                       unless some are named. Booted where it counts, that is with
                       iommu.strict or iommu.passthrough unset
   --debug             with KASAN, lockdep, checks of the DMA API and of pages that are freed
-                      while they are mapped, and more; a finding of theirs fails
+                      while they are mapped, and more; a finding of theirs fails. lockdep does
+                      not look at one lock of PCI's hotplug, see scripts/probe/debug/
+  --kcsan             events with KCSAN, which looks for data races in the IOMMU's core and in
+                      VT-d's driver; a finding fails
   --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
@@ -62,7 +65,7 @@ iommu.strict=0 and iommu.strict=1.
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
   --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug 300, with
                       --loads 600, with --events 600 and 2 more for each of --rounds, and that
-                      4 times with --debug; and 5 more for each --replug
+                      4 times with --debug or --kcsan; and 5 more for each --replug
   --accel tcg|kvm     how QEMU runs the guest, tcg unless given
   --console           show the console of the one boot that the rest selects
   --list              print the machines and what each emulates
@@ -119,7 +122,8 @@ def options() -> verb.Arguments:
     add = parser.add_argument
     for flag in ("--all", "--odd", "--attack", "--loads", "--console", "--list", "--debug"):
         add(flag, action="store_true")
-    add("--events", action="store_true")
+    for flag in ("--events", "--kcsan"):
+        add(flag, action="store_true")
     add("--event", dest="only", type=verb.one_of(*events.EVENTS), action="append", default=[])
     add("--rounds", type=verb.number)
     add("--64k", action="store_true")
@@ -161,6 +165,7 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("random", other) for other in ("all", "odd", "attack", "loads", "image")]
     pairs += [("random", other) for other in ("arch", "alternative", "default", "64k")]
     pairs += [("random", other) for other in ("strict", "passthrough", "events", "replug")]
+    pairs += [("debug", "kcsan")]
     for fragment in ("debug", "64k"):
         pairs += [(fragment, other) for other in ("image", "attack", "loads")]
     pairs += [("64k", "events")]
@@ -171,8 +176,8 @@ def _refuse_together(asked: Namespace) -> None:
         raise CannotTell(f"--seed '{asked.seed}': is for --random")
     if asked.random is not None and asked.machines:
         raise CannotTell(f"machine '{asked.machines[0]}': --random draws its own, name none")
-    if (asked.only or asked.rounds) and not asked.events:
-        raise CannotTell("--event and --rounds are for --events")
+    if (asked.only or asked.rounds or asked.kcsan) and not asked.events:
+        raise CannotTell("--event, --rounds and --kcsan are for --events")
     if asked.events:
         events.check_only(asked.only, asked.rounds, asked.replug)
     if asked.alternative is not None:
@@ -501,17 +506,18 @@ def _leave_out(
 def _how(asked: Namespace) -> How:
     words = ["iommu.debug_pagealloc=1"] if asked.debug else []
     words += list(events.WORDS) if asked.events else []
+    is_slow = asked.debug or asked.kcsan
     limit = 600 if asked.loads else 300 if asked.debug else 60
     if asked.events:
         limit = 600 + events.SECONDS_PER_ROUND * (asked.rounds or events.ROUNDS)
-        limit *= events.DEBUG_TAKES if asked.debug else 1
+        limit *= events.DEBUG_TAKES if is_slow else 1
     return How(
         timeout=asked.timeout or limit,
         replugs=asked.replug or (0 if asked.random else 1),
         accel=asked.accel,
         append=words + asked.append.split(),
         show=asked.console,
-        memory="1G" if asked.debug or getattr(asked, "64k") else "",
+        memory="1G" if is_slow or getattr(asked, "64k") else "",
     )
 
 
@@ -545,6 +551,7 @@ def _more(asked: Namespace) -> tuple[str, ...]:
         return loads.CONFIG
     more = list(events.CONFIG) if asked.events else []
     more += ["debug", "debug-iommu"] if asked.debug else []
+    more += ["kcsan"] if asked.kcsan else []
     return tuple(more + (["64k"] if getattr(asked, "64k") else []))
 
 

@@ -97,6 +97,12 @@ def fragments(kernel: Kernel, target: Target) -> list[Path]:
     return [CONFIG / f"{name}.config" for name in names]
 
 
+def words_for_make(files: Sequence[Path]) -> list[str]:
+    """Return what fragments want make to be told beside the configuration: "# make: WORDS"."""
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return [word for line in lines if line.startswith("# make: ") for word in line.split()[2:]]
+
+
 def not_configured(asked: str, config: str) -> list[str]:
     """Return the lines of fragments that a configuration does not have.
 
@@ -228,10 +234,10 @@ def _build(
 ) -> None:
     log = kernel.base.log
     what = f"{kernel.name} for {target.name}"
-    command = make(kernel.tree, obj.name, target.arch, *CLANG)
+    files = fragments(kernel, target)
+    command = make(kernel.tree, obj.name, target.arch, *CLANG, *words_for_make(files))
     if any(configured.get(key) != wanted[key] for key in ("kconfig", "config")):
         (obj / "configured").unlink(missing_ok=True)
-        files = fragments(kernel, target)
         configure(obj, files, command, log / f"configure-{kernel.name}-{target.name}.log")
         paths.write(obj / "configured", json.dumps(wanted).encode())
     stats = obj / "ccache.stats"

@@ -14,6 +14,7 @@ suite first. Installs, fetches and builds what is missing first.
   --with NAME        with related/NAME.patch on top, and its cases; may be given again
   --strict 0|1       only with this iommu.strict, else with each
   --debug            with KASAN, lockdep and more; a finding of theirs fails
+  --kcsan            with KCSAN, which looks for data races in the IOMMU's core
   --64k              with pages of 64 KiB; only arm64 has them
   --timeout SECONDS  until a guest counts as hung, 300 unless given
   FILTER             only these: SUITE or SUITE.CASE, with * as in a shell
@@ -74,6 +75,7 @@ def _options() -> verb.Arguments:
     parser = verb.Arguments(__doc__ or "")
     add = parser.add_argument
     add("--debug", action="store_true")
+    add("--kcsan", action="store_true")
     add("--64k", dest="large", action="store_true")
     add("--arch", type=verb.one_of(*ARCHS), default="x86_64")
     add("--base", default="mainline")
@@ -95,8 +97,11 @@ def main(arguments: Sequence[str]) -> int:
     glob = asked.filter[0] if asked.filter else ""
     if re.search(r"\s", glob):
         raise CannotTell(f"FILTER '{glob}': must be a glob without blanks")
-    if asked.debug and asked.arch == "um":
-        raise CannotTell("--debug 'um': only the emulated architectures have it")
+    for name in ("debug", "kcsan"):
+        if getattr(asked, name) and asked.arch == "um":
+            raise CannotTell(f"--{name} 'um': only the emulated architectures have it")
+    if asked.debug and asked.kcsan:
+        raise CannotTell("--debug and --kcsan cannot go together")
     if asked.large and asked.arch != "arm64":
         raise CannotTell(f"--64k '{asked.arch}': only --arch arm64 has such pages")
     kernel.check_related(asked.related)
@@ -106,12 +111,14 @@ def main(arguments: Sequence[str]) -> int:
         check_um(base)
     run = paths.run_directory("kunit")
     arch = machine.arch(asked.arch)
-    more = ["debug"] * asked.debug + ["64k"] * asked.large
+    more = [name for name in ("debug", "kcsan") if getattr(asked, name)]
+    more += ["64k"] * asked.large
     built = kernel.with_related(_choose(base, asked.kernel), asked.related)
     image, files = build_suites(built, arch, run, more)
-    memory = "1G" if more else ""
+    options = ["-m", "1G"] if more else []
+    options += ["-smp", "2"] if asked.kcsan else []  # only two CPUs race
     parser = verdict.Parser(base.stock)
-    suites = Suites(arch, image, files, parser, run, asked.timeout, glob, memory)
+    suites = Suites(arch, image, files, parser, run, asked.timeout, glob, options)
     label = "-".join([asked.arch, *more, *asked.related])
     total = run_suites(suites, label, [asked.strict] if asked.strict else ["0", "1"])
     if total.failed:

@@ -168,8 +168,8 @@ def failing(message: str, source: str) -> Failing:
 class Suites:
     """The suites, built for an architecture: what boots them.
 
-    files: the directory of what the guest boots with. limit: seconds. memory: of the
-    guest, as QEMU takes it, "" for as much as the architecture's machines have.
+    files: the directory of what the guest boots with. limit: seconds. options: more for
+    QEMU, which win.
     """
 
     arch: machine.Arch
@@ -179,7 +179,7 @@ class Suites:
     run: Path
     limit: int = TIMEOUT
     filter: str = ""
-    memory: str = ""
+    options: Sequence[str] = ()
 
     def boot(self, strict: str, name: str = "") -> tuple[Tally, Path]:
         """Run the suites under iommu.strict; return what came of it, and the console."""
@@ -207,8 +207,7 @@ class Suites:
         if self.arch.name == "um":
             line = [f"console={self.arch.console}", "panic=-1", *self.arch.append, *words]
             return [str(self.image), "mem=256M", f"initrd={initrd}", *line]
-        more = ["-smp", str(2 - int(strict))] + (["-m", self.memory] if self.memory else [])
-        command = guest.qemu(self.arch, "tcg") + more
+        command = [*guest.qemu(self.arch, "tcg"), "-smp", str(2 - int(strict)), *self.options]
         return command + guest.kernel_options(self.arch, self.image, initrd, words)
 
 

@@ -230,6 +230,7 @@ REFUSALS = (
     ("'virtio-iommu'", "boot", "--loads", "virtio-iommu"),
     ("--events and --all", "boot", "--events", "--all"),
     ("for --events", "boot", "--rounds", "3"),
+    ("for --events", "boot", "--kcsan"),
     ("no terminal", "series", "mail", "--send"),
     ("'um'", "boot", "--events", "--arch", "um"),
     ("'nosuch'", "boot", "--events", "--event", "nosuch"),
@@ -250,6 +251,8 @@ REFUSALS = (
     ("'vax'", "kunit", "--arch", "vax"),
     ("'b'", "kunit", "a", "b"),
     ("'um'", "kunit", "--arch", "um", "--debug"),
+    ("'um'", "kunit", "--arch", "um", "--kcsan"),
+    ("--debug and --kcsan", "boot", "--events", "--debug", "--kcsan"),
     ("'nosuch'", "kunit", "--with", "nosuch"),
     ("'nosuch'", "boot", "--alternative", "nosuch"),
     ("'vtd-nopt-cm'", "boot", "--attack", "vtd-nopt-cm"),
@@ -732,6 +735,29 @@ def events_arm64(run: Run) -> None:
     _boot(run, "--events", "smmuv3-probe")
 
 
+def events_debug(run: Run) -> None:
+    """every event, a few times, with every checker on"""
+    _boot(run, "--events", "--rounds", "4", "--debug")
+
+
+def events_kcsan(run: Run) -> None:
+    """every event, a few times, with a search for data races"""
+    _boot(run, "--events", "--rounds", "4", "--kcsan")
+
+
+def kcsan_fails(run: Run) -> None:
+    """a counter that CPUs increment without a lock is found"""
+    words: list[str | Path] = ["--with", paths.SCRIPTS / "tests/race.patch"]
+    words += ["--event", "type", "--rounds", "4", "--kernel", "patched", "--strict", "0"]
+    found = "Reported by Kernel Concurrency Sanitizer"
+    run.fails(1, found, script("boot"), "--events", "--kcsan", *words, "vtd-nopt-hotplug")
+
+
+def kunit_kcsan(run: Run) -> str:
+    """KUnit, with a search for data races"""
+    return run.good(script("kunit"), "--kcsan")
+
+
 def two_ops(run: Run) -> None:
     """two sets of ops for VT-d, to compare with"""
     _boot(run, "--alternative", "two-ops", "--all")
@@ -1138,6 +1164,10 @@ PARTS: Mapping[str, Part] = {
     ),
     "events-long": Part("every event, often, and on all three machines", (events_long,), True),
     "events-arm64": Part("every event, on arm64", (events_arm64,), True),
+    "events-debug": Part("every event with every checker on", (events_debug,), True),
+    "kcsan": Part(
+        "data races, and that one is found", (kunit_kcsan, events_kcsan, kcsan_fails), True
+    ),
     "loads": Part(
         "how often each load invalidates, and that this can fail",
         (loads, loads_too_strict),
