@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from workbench import base as bases
-from workbench import build, kernel, paths, tree
+from workbench import build, check, kernel, paths, tree
 from workbench.build import Target
 from workbench.kernel import Kernel
 from workbench.packages import LLVM
@@ -289,6 +290,19 @@ def test_a_download_that_was_interrupted_is_not_taken(
     for _ in range(2):
         assert bases._package(toy.base).read_bytes() == b"whole"
     assert archive.tries == 2
+
+
+@pytest.mark.parametrize("before", [None, b"mutant\n"])
+def test_a_check_leaves_the_tree_of_mutants_as_it_was(
+    toy: Toy, before: "bytes | None"
+) -> None:
+    look = SimpleNamespace(base=toy.base, kernels={"patched": toy.patched})
+    if before:
+        kernel.edited(toy.patched, "mutant", {"b.c": before}).make()
+    with check._mutant_is_kept(look):  # type: ignore[arg-type]
+        kernel.edited(toy.patched, "mutant", {"a.c": b"checked\n"}).make()
+    found = tree.edits(toy.base.directory / "mutant")
+    assert found == ({"b.c": before} if before else None)
 
 
 def test_what_a_fragment_has_make_told() -> None:

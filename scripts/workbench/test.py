@@ -255,6 +255,7 @@ REFUSALS = (
     ("--debug and --kcsan", "boot", "--events", "--debug", "--kcsan"),
     ("'nosuch'", "kunit", "--with", "nosuch"),
     ("'nosuch'", "boot", "--alternative", "nosuch"),
+    ("no such file", "boot", "--with", "./nosuch"),
     ("'vtd-nopt-cm'", "boot", "--attack", "vtd-nopt-cm"),
     ("--attack and --image", "boot", "--attack", "--image", "/bin/sh"),
     ("given twice", "boot", "--with", "untrusted", "--with", "untrusted"),
