@@ -761,6 +761,7 @@ static bool writes_well(const struct group *group)
 	good &= gives(name, "nonsense", "EINVAL");
 	if (write_type(name, "auto")) {
 		ksft_print_msg("group %s: auto is refused\n", name);
+		make_type(name, group->type);
 		return false;
 	}
 	/* What the kernel chooses by itself it also takes when asked for. */
@@ -940,7 +941,8 @@ static void usage(void)
 	       "                           and that no device of the group has a driver\n"
 	       "Without any, what must hold is derived for each group, from the boot parameters\n"
 	       "and the kernel's log:\n"
-	       "  - A group of nothing but removable devices must be DMA.\n"
+	       "  - A group of nothing but removable devices must be DMA, and not be made\n"
+	       "    DMA-FQ through sysfs either.\n"
 	       "  - Any other should have the type that is in force. If it has not, it is\n"
 	       "    skipped, and the test says what may explain that.\n"
 	       "  - A driver may force strict or pass-through, and only the log tells. If that\n"
@@ -956,7 +958,8 @@ static void usage(void)
 	       "Changes nothing without --write. With it each type is put back, unless the test\n"
 	       "is killed, a driver is bound meanwhile, or a flush queue cannot be allocated.\n"
 	       "Prints KTAP. Exit status: 0 if nothing is wrong, though all may be skipped, 1 if\n"
-	       "something is, or an argument, 4 if there is no IOMMU group.\n");
+	       "something is, or an argument, 4 if there is no IOMMU group and no type is\n"
+	       "expected.\n");
 }
 
 static bool is_write(const char *expectation)
