@@ -1631,14 +1631,9 @@ static bool is_warned_of(const char *text)
 /* Has the kernel said no more than that allocations have failed? */
 static bool only_memory_was_short(void)
 {
-	int fd = open_log();
-	long next = 0;
-	bool clean = log_goes_on(fd, &next, LOG_ERR, says_no_memory);
+	bool clean = log_has_only(LOG_ERR, says_no_memory);
 
-	lseek(fd, 0, SEEK_SET);
-	next = 0;
-	clean &= log_goes_on(fd, &next, LOG_WARNING, is_warned_of);
-	close(fd);
+	clean &= log_has_only(LOG_WARNING, is_warned_of);
 	return clean && (taint_is(0) || taint_is(TAINT_WARN));
 }
 

@@ -616,7 +616,6 @@ static void append(char *list[], char *arg)
 	*list = arg;
 }
 
-/* What follows @name if @arg begins with it, else NULL */
 static void read_argument(char *arg)
 {
 	if (value_of(arg, "count="))

@@ -92,15 +92,21 @@ static bool taint_is(int taint)
 	return false;
 }
 
-/* Has the kernel logged nothing of @level or worse? */
-static inline bool log_is_clean(int level)
+/* Has the kernel logged nothing of @level or worse, but what @allowed, if given, says is? */
+static inline bool log_has_only(int level, bool (*allowed)(const char *text))
 {
 	int fd = open_log();
 	long next = 0;
-	bool clean = log_goes_on(fd, &next, level, NULL);
+	bool clean = log_goes_on(fd, &next, level, allowed);
 
 	close(fd);
 	return clean;
+}
+
+/* Has the kernel logged nothing of @level or worse? */
+static inline bool log_is_clean(int level)
+{
+	return log_has_only(level, NULL);
 }
 
 /* Has it logged no error, and not warned? */
@@ -138,16 +144,7 @@ static inline bool is_no_splat(const char *text)
  */
 static inline bool rcu_is_content(void)
 {
-	bool content;
-	long next = 0;
-	int fd;
-
-	if (lockdep() < 0)
-		return true;
-	fd = open_log();
-	content = log_goes_on(fd, &next, LOG_WARNING, is_no_splat);
-	close(fd);
-	return content;
+	return lockdep() < 0 || log_has_only(LOG_WARNING, is_no_splat);
 }
 
 static inline bool is_no_race(const char *text)
@@ -158,16 +155,11 @@ static inline bool is_no_race(const char *text)
 /* KCSAN taints nothing. Has it looked, and found no data race? Or is it not built in? */
 static inline bool kcsan_is_content(void)
 {
-	long next = 0, watched = read_number("/sys/kernel/debug/kcsan",
-					     "setup_watchpoints");
-	bool content;
-	int fd;
+	long watched =
+		read_number("/sys/kernel/debug/kcsan", "setup_watchpoints");
 
 	if (watched < 0)
 		return true;
 	ksft_print_msg("KCSAN has watched %ld accesses\n", watched);
-	fd = open_log();
-	content = log_goes_on(fd, &next, LOG_ERR, is_no_race);
-	close(fd);
-	return content && watched;
+	return log_has_only(LOG_ERR, is_no_race) && watched;
 }
