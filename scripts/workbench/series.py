@@ -226,12 +226,12 @@ def _mail(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--send", action="store_true")
     asked = parser.parse(arguments)
+    if asked.send and not sys.stdin.isatty():
+        raise CannotTell("--send: asks before it sends, and there is no terminal")
     cover, place = (TESTS, "series-tests") if asked.tests else (FIRST, "series")
     read_cover(cover, asked.version)  # before anything is fetched for it
     base = bases.find(asked.base)
     packages.install([*packages.FETCH, *packages.GIT], base.log)
-    if asked.send and not sys.stdin.isatty():
-        raise CannotTell("--send: asks before it sends, and there is no terminal")
     if asked.send and not (Path(_git_exec_path()) / "git-send-email").exists():
         raise CannotTell(
             "--send: there is no git send-email here: apt-get install git-email libmailtools-perl"
