@@ -186,24 +186,6 @@ static bool wait_until_gone(void)
 	return false;
 }
 
-/*
- * Have a page for each segment. Between two of them there is one that is not used, since pages
- * that are side by side in memory could be mapped as one.
- */
-static bool have_pages(struct iovec segments[])
-{
-	char *area = mmap(NULL, 2 * SEGMENTS * PAGE, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int i;
-
-	if (area == MAP_FAILED)
-		return false;
-	memset(area, 0, 2 * SEGMENTS * PAGE);
-	for (i = 0; i < SEGMENTS; i++)
-		segments[i] = (struct iovec){ area + 2 * i * PAGE, PAGE };
-	return true;
-}
-
 /* Make the record @n of each page one that the disk does not have. */
 static void spoil_records(const struct iovec segments[], int n)
 {
@@ -237,9 +219,7 @@ static void read_for_ever(const char *disk, int reader)
 	int first = reader * SEGMENTS, n = 0, fd;
 	struct iovec segments[SEGMENTS];
 
-	if (!have_pages(segments) || chdir("/dev"))
-		exit(1);
-	fd = open(disk, O_RDONLY | O_DIRECT);
+	fd = open_for_segments(disk, segments, SEGMENTS);
 	if (fd < 0)
 		exit(1);
 	spoil_records(segments, n);

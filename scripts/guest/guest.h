@@ -159,21 +159,40 @@ static inline long count_invalidations(const char *device, const char *who)
 	return read_number("statistics", all) + read_number("statistics", some);
 }
 
+#define STRIDE (2 * PAGE) /* bytes from one segment to the next */
+
 /*
- * Open the disk @name to be read past the page cache, into @count @segments that are all the
- * same page: no two of them can be merged, so each is mapped and unmapped by itself. Returns
- * -1 if that cannot be done.
+ * Have a page for each of @count @segments. Between two of them there is one that is not used,
+ * since pages that are side by side in memory could be mapped as one.
+ */
+static inline bool have_segments(struct iovec segments[], int count)
+{
+	char *area = mmap(NULL, count * STRIDE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int i;
+
+	if (area == MAP_FAILED)
+		return false;
+	memset(area, 0, count * STRIDE);
+	for (i = 0; i < count; i++)
+		segments[i] = (struct iovec){ area + i * STRIDE, PAGE };
+	return true;
+}
+
+/*
+ * Open the disk @name to be read past the page cache, into @count @segments each of which is
+ * mapped and unmapped by itself. Returns -1 if that cannot be done.
  */
 static inline int open_for_segments(const char *name, struct iovec segments[],
 				    int count)
 {
-	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int i;
-
-	if (page == MAP_FAILED || chdir("/dev"))
+	if (!have_segments(segments, count) || chdir("/dev"))
 		return -1;
-	for (i = 0; i < count; i++)
-		segments[i] = (struct iovec){ page, PAGE };
 	return open(name, O_RDONLY | O_DIRECT);
+}
+
+static inline void close_segments(int fd, struct iovec segments[], int count)
+{
+	close(fd);
+	munmap(segments[0].iov_base, count * STRIDE);
 }

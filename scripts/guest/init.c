@@ -241,8 +241,7 @@ static int unmap_often(const char *name)
 		if (syscall(__NR_preadv, fd, segments, SEGMENTS, 0, 0) !=
 		    SEGMENTS * PAGE)
 			break;
-	close(fd);
-	munmap(segments[0].iov_base, PAGE);
+	close_segments(fd, segments, SEGMENTS);
 	return i == READS ? READS * SEGMENTS : 0;
 }
 

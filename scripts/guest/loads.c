@@ -142,16 +142,17 @@ static const char *find(const char *directory, const char *device)
 	return NULL;
 }
 
-/* Read into one page: no two segments can be merged, and it has to be written. */
+/* The first byte and the last one have to be written. */
 static bool read_once(int fd, struct iovec *segments, int count)
 {
-	unsigned char *page = segments[0].iov_base;
+	unsigned char *first = segments[0].iov_base,
+		      *last = segments[count - 1].iov_base;
 
-	page[0] = 0xff;
-	page[PAGE - 1] = 0xff;
+	first[0] = 0xff;
+	last[PAGE - 1] = 0xff;
 	return syscall(__NR_preadv, fd, segments, count, 0, 0) ==
 		       count * PAGE &&
-	       page[0] != 0xff && page[PAGE - 1] != 0xff;
+	       first[0] != 0xff && last[PAGE - 1] != 0xff;
 }
 
 static bool read_in_turn(const char *disk, int count)
@@ -167,8 +168,7 @@ static bool read_in_turn(const char *disk, int count)
 	for (i = 0; i < REQUESTS / READERS; i++)
 		if (!read_once(fd, segments, count))
 			break;
-	close(fd);
-	munmap(segments[0].iov_base, PAGE);
+	close_segments(fd, segments, count);
 	return i == REQUESTS / READERS;
 }
 

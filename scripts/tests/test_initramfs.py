@@ -163,7 +163,8 @@ PAGES = (
 
 def test_what_readers_read_is_compared(tmp_path: Path, stock: Path) -> None:
     body = "struct iovec segments[SEGMENTS], last; char text[RECORD_SIZE + 1]; int i, j;"
-    body += 'have_pages(segments); (void)last; printf("%d\\n", hold_records(segments, 0, 0));'
+    body += "have_segments(segments, SEGMENTS); (void)last; "
+    body += 'printf("%d\\n", hold_records(segments, 0, 0));'
     body += "".join(FILL % each[:3] for each in PAGES)
     said = _run(tmp_path, stock, "events.c", body + "return 0;")
     assert said.splitlines() == ["0", *(str(good) for *_, good in PAGES), "status 0"]
