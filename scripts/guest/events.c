@@ -805,6 +805,15 @@ static bool have_plugged(void)
 	return good;
 }
 
+#define CPU1 "/sys/devices/system/cpu/cpu1/online"
+
+/* Where the kernel has been told to begin with one CPU, there is another one from now on. */
+static void start_cpu1(void)
+{
+	if (read_number(CPU1, "") == 0 && !write_file(CPU1, "1"))
+		ksft_exit_fail_perror(CPU1);
+}
+
 /* Have the readers, which are ours, read on this CPU alone. */
 static bool run_on(int cpu)
 {
@@ -821,15 +830,14 @@ static bool run_on(int cpu)
 /* The readers move to the other CPU; their entries stay in the queue of this one. */
 static bool have_cpu_offline(void)
 {
-	const char *online = "/sys/devices/system/cpu/cpu1/online";
 	bool good = true;
 	int i;
 
 	for (i = 0; good && i < rounds; i++) {
 		good &= start_readers() && run_on(1) && wait_for_uses(QUEUED) &&
-			(is_left_out("cpu") || write_file(online, "0")) &&
-			wait_for_uses(QUEUED) && read_number(online, "") == 0;
-		good &= write_file(online, "1") && reads_on();
+			(is_left_out("cpu") || write_file(CPU1, "0")) &&
+			wait_for_uses(QUEUED) && read_number(CPU1, "") == 0;
+		good &= write_file(CPU1, "1") && reads_on();
 		good &= is_type(subject, subject->type);
 	}
 	tell("offline", i);
@@ -1714,6 +1722,7 @@ int main(int argc, char *argv[])
 		ask_host("plug 1");
 	if (!wait_for_disk())
 		ksft_exit_fail_msg("%s is missing\n", subject->name);
+	start_cpu1();
 	find_driver();
 	forget_leaks();
 	if (is_kexec)

@@ -130,11 +130,21 @@ def test_only_vfio_has_an_its(tmp_path: Path) -> None:
     assert "gic-version=3" not in booter.options(_job("vtd", "vfio"))
 
 
+def _words(name: str) -> dict[str, tuple[str, ...]]:
+    plain = job.Job(machine.read(name), "patched", job.Way(policy.Setting("0"), ("a=1",)))
+    return {events._event(each): each.way.words for each in events.happenings([plain], [])}
+
+
 def test_no_queue_from_boot_on() -> None:
-    plain = job.Job(machine.read("vtd"), "patched", job.Way(policy.Setting("0"), ("a=1",)))
-    words = {events._event(each): each.way.words for each in events.happenings([plain], [])}
+    words = _words("vtd")
     assert words.pop("queue") == ("a=1", "fail_iova_queue")
     assert set(words.values()) == {("a=1",)}
+
+
+def test_arm64_begins_with_one_cpu() -> None:
+    words = _words("smmuv3-probe")
+    assert words.pop("queue") == ("a=1", "maxcpus=1", "fail_iova_queue")
+    assert set(words.values()) == {("a=1", "maxcpus=1")}
 
 
 def test_next_kernel_is_there(tmp_path: Path) -> None:
