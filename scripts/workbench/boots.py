@@ -79,6 +79,10 @@ class Booter:
         """Return what the guest has to report."""
         return expected_results(job, self.how.replugs)
 
+    def accel(self, job: Job) -> str:
+        """Return how QEMU runs the guest, for its -accel."""
+        return self.how.accel
+
     def options(self, job: Job) -> list[str]:
         """Return QEMU's options for what the guest has."""
         return guest.machine_options(job.machine)
@@ -104,7 +108,7 @@ class Booter:
         trace = self.run / f"{job.name}.trace"
         trace.touch()
         words = [*each.append, *job.way.words, *how.append]
-        command = guest.qemu(each.arch, how.accel, each.emulator) + self.options(job)
+        command = guest.qemu(each.arch, self.accel(job), each.emulator) + self.options(job)
         command += ["-m", how.memory] if how.memory else []
         command += guest.trace_options(each, trace)
         command += guest.kernel_options(each.arch, image_file, initrd, words)
