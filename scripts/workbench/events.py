@@ -24,7 +24,7 @@ CONFIG = ("events",)
 # What scripts/guest/events.c needs of a kernel's source
 NEEDS = ("include/uapi/linux/iommufd.h", initramfs.EVENTS_NEED)
 ROUNDS = 40
-SECONDS_PER_BOOT = 30  # of QEMU (TCG) on a core of an AMD EPYC, with ROUNDS
+SECONDS_PER_BOOT = 9  # of QEMU (TCG) on a core of an AMD EPYC, with ROUNDS; --debug takes more
 SECONDS_PER_ROUND = 2
 DEBUG_TAKES = 4  # times as long, with --debug
 
