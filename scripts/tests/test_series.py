@@ -234,6 +234,18 @@ def test_only_mails_of_ours_are_deleted(tmp_path: Path) -> None:
     assert left == ["0000-cover-letter.patch", "0002-edited.patch", "mine.patch"]
 
 
+@pytest.mark.parametrize("name", ["0000-cover-letter.patch", "0002-edited.patch"])
+def test_no_mail_is_written_over(name: str, tmp_path: Path) -> None:
+    ours, edited = tmp_path / "0001-ours.patch", tmp_path / "0002-edited.patch"
+    for mail in (ours, edited):
+        mail.write_text("ours\n")
+    mails._keep_list(tmp_path, commits.FIRST, [ours, edited])
+    (tmp_path / name).write_text("edited, or somebody's own\n")
+    with pytest.raises(CannotTell, match=f"{name}' has been edited, or is yours"):
+        mails.delete_old(tmp_path, commits.FIRST, [ours.name, name])
+    assert ours.exists() and (tmp_path / name).read_text() != "ours\n"
+
+
 @pytest.mark.parametrize(
     "series, other",
     [(commits.FIRST, commits.TESTS), (commits.TESTS, commits.FIRST)],

@@ -64,18 +64,22 @@ def _listed(output: Path, cover: str) -> dict[Path, str]:
     return {mail: digest for mail, digest in found.items() if mail.is_file()}
 
 
-def delete_old(output: Path, cover: str) -> None:
+def delete_old(output: Path, cover: str, names: Sequence[str] = ()) -> None:
     """Delete the mails of a series that write_mails() has left, unless they were edited.
 
-    Raises CannotTell, nothing being deleted, if mails of the other series are there: these
-    have the same names in part.
+    names: of the mails that are to be written. Raises CannotTell, nothing being deleted, if a
+    file that is to stay has one of them, or if mails of the other series are there.
     """
     for other in _LISTS:
         if other != cover and _listed(output, other):
-            raise CannotTell(f"'{output}' has the mails of the other series: see --output")
-    for mail, digest in _listed(output, cover).items():
-        if _digest(mail) == digest:
-            mail.unlink()
+            raise CannotTell(f"'{output}' has the mails of the other series: move them away")
+    listed = _listed(output, cover)
+    ours = [mail for mail, digest in listed.items() if _digest(mail) == digest]
+    for name in names:
+        if (output / name).exists() and output / name not in ours:
+            raise CannotTell(f"'{output / name}' has been edited, or is yours: move it away")
+    for mail in ours:
+        mail.unlink()
     (output / _LISTS[cover]).unlink(missing_ok=True)
 
 
@@ -124,9 +128,8 @@ def write_mails(
     options += ["--cover-letter", "--cover-from-description=subject", "--thread=shallow"]
     repository.git("format-patch", "-q", "-o", str(run / "series"), *options, made.start)
     output.mkdir(parents=True, exist_ok=True)
-    delete_old(output, cover)
-    written = []
-    for mail in sorted((run / "series").iterdir()):
-        written.append(Path(shutil.move(mail, output / mail.name)))
+    mails = sorted((run / "series").iterdir())
+    delete_old(output, cover, [mail.name for mail in mails])
+    written = [Path(shutil.move(mail, output / mail.name)) for mail in mails]
     _keep_list(output, cover, written)
     return written
