@@ -116,12 +116,16 @@ def _exists(path: Path) -> bool:
     return path.is_symlink() or path.is_file()
 
 
-def _put_as_in(origin: Path, path: Path) -> None:
-    """Have a file be as in the origin, with a new date; or be gone, as there."""
+def _put_as_in(origin: Path, path: Path, is_suspect: bool) -> None:
+    """Have a file be as in the origin, or be gone, as there.
+
+    It gets a new date if it was not, or was touched.
+    """
     if not _exists(origin):
         paths.remove(path)
     elif _is_same(path, origin):
-        os.utime(path, follow_symlinks=False)
+        if is_suspect:
+            os.utime(path, follow_symlinks=False)
     elif origin.is_symlink():
         paths.remove(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +200,7 @@ def follow(
         elif path not in taken:
             paths.remove(top / path)
         else:
-            _put_as_in(origin / path, top / path)
+            _put_as_in(origin / path, top / path, path in suspects)
     state = _state(top)
     paths.write(state / "edits", json.dumps(hashes).encode())
     paths.write(state / "origin", from_now)
@@ -206,7 +210,7 @@ def follow(
 def repair(top: Path, fresh: Path) -> None:
     """Put what has been changed in a tree back as it is in a fresh one."""
     for path in sorted(differing(listing(top), _seen(top, "own"))):
-        _put_as_in(fresh / path, top / path)
+        _put_as_in(fresh / path, top / path, is_suspect=True)
     record(top)
 
 
