@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, Sequence
 
 import pytest
 
-from workbench import base, packages, paths, process, verb
+from workbench import base, main, packages, paths, process, verb
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, NOT_FOUND_OUT, CannotTell
 
 
@@ -75,6 +79,31 @@ def test_the_traceback_is_kept(tmp_path: Path) -> None:
     assert len(kept) == 1 and "Traceback" in kept[0].read_text()
 
 
+def test_an_import_that_fails_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib, "import_module", _raise(SyntaxError("x")))
+    assert _run(partial(main.main, "boot"), tmp_path) == NOT_FOUND_OUT
+    assert capsys.readouterr().err.startswith("boot: SyntaxError: x (where from: ")
+
+
+def test_what_root_writes_belongs_to_the_owner_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the start, as with sudo, and not only once packages have been installed."""
+    order: list[int] = []
+    nobody = pwd.getpwnam("nobody")
+    state = SimpleNamespace(st_uid=nobody.pw_uid)
+    monkeypatch.setattr(paths, "TOP", SimpleNamespace(stat=lambda: state))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(os, "setegid", order.append)
+    monkeypatch.setattr(os, "seteuid", order.append)
+    toy = SimpleNamespace(main=lambda words: len(order))
+    monkeypatch.setattr(importlib, "import_module", lambda name: toy)
+    assert _run(partial(main.main, "toy"), tmp_path) == 2
+    assert order == [nobody.pw_gid, nobody.pw_uid]
+
+
 def test_signals(tmp_path: Path) -> None:
     assert _run(_raise(SystemExit(130)), tmp_path) == 130
 
@@ -92,6 +121,12 @@ def test_the_reason_is_the_line_that_tells_best(tmp_path: Path) -> None:
     assert process.reason(log) == "two"
     log.write_text("")
     assert process.reason(log) == "it has said nothing"
+
+
+def test_a_full_disk_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log may be empty then."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    assert process.reason(tmp_path / "log") == "no space left on the disk"
 
 
 def test_what_fails_stops_the_rest(tmp_path: Path) -> None:
@@ -201,17 +236,17 @@ sys.path.insert(0, {scripts!r})
 from pathlib import Path
 from workbench import paths, process
 with paths.locked(Path({directory!r})):
-    process.step("write", Path({directory!r}) / "log", ["sh", "-c", "echo $$ >&2; sleep 2"])
+    process.{call}["sh", "-c", "echo >{directory}/log; sleep 2"])
 """
 
 
-def test_a_lock_outlives_kill_9_while_something_writes(tmp_path: Path) -> None:
-    program = LOCKS.format(scripts=str(paths.SCRIPTS), directory=str(tmp_path))
+@pytest.mark.parametrize("call", ["output(", "step('write', Path(sys.argv[1]), "])
+def test_a_lock_outlives_kill_9_while_something_writes(call: str, tmp_path: Path) -> None:
+    program = LOCKS.format(call=call, scripts=str(paths.SCRIPTS), directory=str(tmp_path))
     with subprocess.Popen(
-        [sys.executable, "-B", "-c", program], stderr=subprocess.DEVNULL
+        [sys.executable, "-B", "-c", program, tmp_path / "step"], stderr=subprocess.DEVNULL
     ) as it:
-        log = tmp_path / "log"
-        while not log.exists() or log.read_text().count("\n") < 2:
+        while not (tmp_path / "log").exists():
             time.sleep(0.05)
         it.kill()
         it.wait()

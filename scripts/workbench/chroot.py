@@ -76,6 +76,7 @@ def as_user(call: Call, release: str, top: Path) -> None:
         bare.inside(f"chown -R {_USER}: {place} /mnt")
         bare.inside(f"{place}/scripts/setup")
         bare.inside(f"su {_USER} -c '{place}/scripts/boot && {_TEST.format(place)}'")
+        bare.inside(f"{place}/scripts/boot vtd")  # root again, as by sudo
         owned = bare.inside(f"find /home/{_USER} -user root")
         if owned.strip():
             raise CannotTell(f"belongs to root: {owned.splitlines()[0]}")

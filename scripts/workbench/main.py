@@ -3,14 +3,23 @@
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Sequence
 
 # Whatever the directory is that one stands in, and whatever is in the path to here
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from workbench import paths, verb  # noqa: E402
+from workbench import packages, paths, verb  # noqa: E402
+
+
+def main(verb_name: str, words: Sequence[str]) -> int:
+    """Import a verb and run it, as the owner of the checkout; return its exit status."""
+    packages.act_as_owner()
+    status: int = importlib.import_module(f"workbench.{verb_name}").main(words)
+    return status
+
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    module = importlib.import_module(f"workbench.{name}")
-    sys.exit(verb.run(name, module.main, arguments, paths.BUILD / "log"))
+    sys.exit(verb.run(name, partial(main, name), arguments, paths.BUILD / "log"))

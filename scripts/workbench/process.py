@@ -124,6 +124,7 @@ def output_bytes(command: Words, **options: Any) -> bytes:
     options.setdefault("env", environment())
     options.setdefault("stdin", subprocess.DEVNULL)
     options.setdefault("timeout", _LIMIT)
+    options.setdefault("pass_fds", tuple(held))
     words = [str(word) for word in command]
     try:
         done = subprocess.run(words, capture_output=True, check=False, **options)

@@ -4,7 +4,7 @@
 # Read by the verbs in scripts/: see to Python, which a minimal machine does not have, and
 # hand over to the module of the verb's name. Python leaves nothing beside its modules (-B).
 verb=${0##*/}
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH='' cd "$(dirname "$0")" && pwd)
 
 fail() {
 	echo "$verb: $*" >&2
