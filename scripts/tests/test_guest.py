@@ -146,9 +146,25 @@ def test_a_line_that_does_not_end(tmp_path: Path) -> None:
     assert log.endswith("no end")
 
 
-def test_an_event_that_qemu_does_not_have() -> None:
+@pytest.mark.parametrize("name", ["a b", "100%d", "a%x", "a:b,c"])
+def test_what_is_counted_goes_where_it_is_read(name: str, tmp_path: Path) -> None:
+    """QEMU replaces "%" in the name that it is given."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    options = guest.trace_options(
+        dataclasses.replace(machine.read("vtd"), name=name), guest.trace_file(directory)
+    )
+    assert options[0] == "-D" and Path(options[1]).is_file() and "%" not in options[1]
+
+
+def test_an_event_that_qemu_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A count that stays 0 would pass for lazy."""
     vtd = machine.read("vtd")
+    says = "#!/bin/sh\necho vtd_inv_desc_iotlb_domain\necho vtd_inv_desc_iotlb_pages\n"
+    paths.write(tmp_path / vtd.arch.qemu[0], says.encode(), 0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     emulator.check_events(vtd)
     with pytest.raises(CannotTell, match="has no event 'vtd_inv_dsc"):
         emulator.check_events(dataclasses.replace(vtd, count=("vtd_inv_dsc_iotlb*",)))

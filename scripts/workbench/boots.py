@@ -105,8 +105,7 @@ class Booter:
         how, each = self.how, job.machine
         self.write_initrd(job, image_file, files, initrd)
         limit = how.timeout + SECONDS_PER_REPLUG * how.replugs
-        trace = self.run / f"{job.name}.trace"
-        trace.touch()
+        trace = guest.trace_file(self.run)
         words = [*each.append, *job.way.words, *how.append]
         command = guest.qemu(each.arch, self.accel(job), each.emulator) + self.options(job)
         command += ["-m", how.memory] if how.memory else []
