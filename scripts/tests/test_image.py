@@ -88,6 +88,24 @@ def test_a_version_that_debian_does_not_have(monkeypatch: pytest.MonkeyPatch) ->
         image._fetch_debian("9.9", "rt", Path())
 
 
+def test_without_a_network_what_is_here_is_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find(*_: object) -> None:
+        raise process.Failed("no network", 100)
+
+    monkeypatch.setattr(packages, "find", find)
+    monkeypatch.setattr(packages, "anywhere", lambda: [[]])
+    with pytest.raises(process.Failed, match="no network"):
+        image._fetch_debian("6.12", "", Path())
+    for name in ("6.12.9", "6.12.117", "6.12.118.new", "7.3.4"):
+        directory = paths.BUILD / "image" / f"linux-image-{name}-amd64"
+        paths.write(directory / f"usr/lib/modules/{name}-amd64/vmlinuz", b"x")
+    (paths.BUILD / "image/linux-image-6.12.200-amd64").mkdir()  # and nothing in it
+    assert image._fetch_debian("6.12", "", Path()).name == "linux-image-6.12.117-amd64"
+    assert "so linux-image-6.12.117-amd64 is used" in capsys.readouterr().err
+
+
 def test_a_file_must_be_a_kernel(tmp_path: Path) -> None:
     image.check(str(_kernel(tmp_path / "vmlinuz", b"6.12.0-124.el10.x86_64 (mock)")))
     for content in (b"", b"\x7fELF" * 300):

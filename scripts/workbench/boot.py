@@ -463,6 +463,16 @@ def _asked_jobs(
     return events.happenings(jobs, asked.only) if asked.events else jobs
 
 
+def _say_how_many(jobs: Sequence[Job], kernels: Sequence[str], seconds: int) -> None:
+    """Say how many boots there are to be, and about how long they take."""
+    machines = dict.fromkeys(job.machine.name for job in jobs)
+    wide = (os.cpu_count() or 1) + 1
+    progress.say(
+        f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
+        f"{wide} at a time, about {len(jobs) * seconds // wide + 2} s"
+    )
+
+
 def _say_what(
     jobs: Sequence[Job],
     kernels: Mapping[str, kernel.Kernel],
@@ -470,12 +480,7 @@ def _say_what(
     seconds: int,
 ) -> None:
     """Say what is going to be done, and about how long the parts take that take long."""
-    machines = dict.fromkeys(job.machine.name for job in jobs)
-    wide = (os.cpu_count() or 1) + 1
-    progress.say(
-        f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
-        f"{wide} at a time, about {len(jobs) * seconds // wide + 2} s"
-    )
+    _say_how_many(jobs, list(kernels), seconds)
     wanted = dict.fromkeys((job.machine.arch, *_kind(job)) for job in jobs)
     for arch, is_probe, default in wanted:
         for plain in kernels.values():
@@ -562,9 +567,16 @@ def _check_needs(option: str, base: bases.Base, needs: Sequence[str]) -> None:
             raise CannotTell(f"{option}: {base.version} lacks {path}")
 
 
+def _say_what_comes_first(base: bases.Base) -> None:
+    """Say what is done before it can be said which kernels are to be built."""
+    if not base.stock.exists():
+        progress.say("boot: first, about 2 min: install packages and fetch Linux's source")
+
+
 def _prepare(asked: Namespace, base: bases.Base, plan: Plan) -> list[Machine]:
     """Have what booting takes but for the kernels; return the machines that a base can do."""
     chosen = list(plan.chosen)
+    _say_what_comes_first(base)
     if base.name != "mainline":
         setup.prepare(base, [])  # to see which machines it is for
         chosen = _leave_out(chosen, base, _named(asked))
@@ -675,11 +687,13 @@ def _boot_images(asked: Namespace, plan: Plan) -> int:
     _check_console(asked, _jobs(plan.chosen, plan.ways, asked.image))
     for name in asked.image:
         image.check(name)
+    _say_what_comes_first(base)
     setup.prepare_machines(base, plan.chosen, *packages.IMAGE)
     for each in plan.chosen:
         emulator.check_events(each)
     images = _images(asked, base, plan)
     jobs = _image_jobs(plan, images, is_named=bool(asked.machines))
+    _say_how_many(jobs, asked.image, SECONDS_PER_BOOT)
     files = {one.name: one for one in images}
     booter = Booter(_how(asked), plan.run, verdict.Parser(base.stock))
     pool = Pool(booter, ImageRows(asked.image, jobs), len(jobs))

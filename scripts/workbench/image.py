@@ -255,12 +255,26 @@ def _fetch_debian(version: str, flavour: str, log: Path) -> Path:
     where = packages.anywhere()
     try:
         return _unpack(*packages.find(pattern, log, where))
-    except process.Failed:
-        raise
+    except process.Failed as error:
+        kept = [
+            each
+            for each in (paths.BUILD / "image").glob("linux-image-*")
+            if _is(each, pattern)
+        ]
+        if not kept:
+            raise
+        newest = max(kept, key=lambda each: packages.numbers(each.name))
+        progress.say(f"{error}", f"so {newest.name} is used, which is here")
+        return newest
     except CannotTell:
         suites = ", ".join(" and ".join(each) or "apt's own suites" for each in where)
         asked = "-".join([f"debian:{version}", *([flavour] if flavour else [])])
         raise CannotTell(f"image '{asked}': Debian has no such kernel in {suites}") from None
+
+
+def _is(directory: Path, pattern: str) -> bool:
+    """Return whether a directory has what such a package holds."""
+    return bool(re.match(pattern, directory.name)) and any(directory.glob(_KERNEL))
 
 
 def package_pattern(version: str, flavour: str) -> str:

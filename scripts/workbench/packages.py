@@ -41,7 +41,8 @@ BUILD = _needs(
     *("libelf-dev", "make:make", "perl:perl"),
     *(f"clang{LLVM}:clang{LLVM}", f"lld{LLVM}:ld.lld{LLVM}", f"llvm{LLVM}:llvm-ar{LLVM}"),
 )
-GUEST = _needs("gcc:gcc", "libc6-dev", "acpica-tools:iasl")
+GUEST = _needs("gcc:gcc", "libc6-dev")
+ACPI = _needs("acpica-tools:iasl")
 IMAGE = _needs("kmod:modprobe", "zstd:zstd")
 PACKAGE = _needs(
     *("cpio:cpio", "debhelper", "dpkg-dev", "gcc:gcc", "kmod:modprobe", "libdw-dev"),
@@ -103,9 +104,7 @@ def install(needs: Iterable[Need], log: Path) -> None:
     Raises CannotTell, with what to do, where that takes root and we are not, or where
     packages are not Debian's.
     """
-    owner = _owner()
-    if owner:
-        _act_as(owner)
+    owner = act_as_owner()
     lacking = missing(needs)
     if lacking:
         _install([need.package for need in lacking], log)
@@ -129,7 +128,7 @@ def _install(names: Sequence[str], log: Path) -> None:
         )
 
 
-# For Popen(): undoes _act_as() in the program
+# For Popen(): undoes act_as_owner() in the program
 _AS_ROOT = {"user": 0, "group": 0}
 
 
@@ -149,10 +148,13 @@ def _owner() -> Optional[pwd.struct_passwd]:
         return None  # a number only, as in a container: nobody to become
 
 
-def _act_as(owner: pwd.struct_passwd) -> None:
-    """Write files as the owner, but still be able to install."""
-    os.setegid(owner.pw_gid)
-    os.seteuid(owner.pw_uid)
+def act_as_owner() -> Optional[pwd.struct_passwd]:
+    """Write files as the owner, if that is another than we, but still be able to install."""
+    owner = _owner()
+    if owner:
+        os.setegid(owner.pw_gid)
+        os.seteuid(owner.pw_uid)
+    return owner
 
 
 def _become(owner: pwd.struct_passwd) -> None:
@@ -183,7 +185,7 @@ def security() -> str:
 
 def _site(label: str = "Debian") -> str:
     if not shutil.which("apt-get"):
-        raise CannotTell("no apt-get here to fetch from Debian with: give --base DIR")
+        raise CannotTell("no apt-get here to fetch from Debian with")
     sites = process.output(
         ["apt-get", "indextargets", "--format", "$(SITE)"]
         + ["Created-By: Packages", f"Label: {label}"]
@@ -276,11 +278,12 @@ def find(pattern: str, log: Path, where: Sequence[Sequence[str]]) -> tuple[Archi
         archive = Archive(log, suites)
         names = archive.names(pattern)
         if names:
-            return archive, max(names, key=_numbers)
+            return archive, max(names, key=numbers)
     raise CannotTell(f"no package {pattern} on offer from {mirror(log)}")
 
 
-def _numbers(name: str) -> list[int]:
+def numbers(name: str) -> list[int]:
+    """Return the numbers in a package's name, by which the newest is found."""
     return [int(part) for part in re.findall(r"\d+", name)]
 
 

@@ -43,14 +43,15 @@ def prepare(base: bases.Base, archs: Sequence[str], *more: packages.Need) -> Non
     archs: names of scripts/machine/NAME.arch. more: what is needed beside that.
     """
     found = [machine.arch(name) for name in archs]
-    _prepare(base, found, found, [*packages.BUILD, *more])
+    _prepare(base, found, found, [*packages.BUILD, *packages.ACPI, *more])
 
 
 def prepare_machines(
     base: bases.Base, chosen: Sequence[machine.Machine], *more: packages.Need
 ) -> None:
     """Have what booting these machines takes. more: what is needed beside that."""
-    _prepare(base, [each.arch for each in chosen], chosen, more)
+    tables = packages.ACPI if any(each.external for each in chosen) else ()
+    _prepare(base, [each.arch for each in chosen], chosen, [*tables, *more])
 
 
 def _prepare(
