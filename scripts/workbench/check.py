@@ -12,7 +12,7 @@ Prints a line for each check and, last, "N passed, N failed"; findings to stderr
 tools said is kept under build/BASE/log/.
 
 Exit status: 0 nothing was found; 1 something was, or a tool failed; 2 bad argument, or a
-check could not be made.
+check could not be made, as when a tool was killed or the disk is full.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ class Look:
         cwd: Optional[Path] = None,
         good: Sequence[int] = (0,),
     ) -> str:
-        """Run a tool; return what it says. Found is raised if it fails."""
+        """Run a tool; return what it says.
+
+        Found is raised if it fails; CannotTell if that is the machine's fault.
+        """
         words = [str(word) for word in command]
         with open(self.log, "ab") as file:
             file.write(f"$ {' '.join(words)}\n".encode())
@@ -87,6 +90,8 @@ class Look:
             child.wait()
             process.forget(child)
         said = self.log.read_bytes()[start:].decode(errors="replace")
+        if child.returncode < 0 or "No space left on device" in said:
+            raise CannotTell(f"{Path(words[0]).name} was ended: {process.reason(self.log)}")
         if child.returncode not in good:
             raise Found(f"{Path(words[0]).name} fails, status {child.returncode}")
         return said

@@ -96,6 +96,12 @@ _SUMMED = ("boots", "events", "faults")
 _NOTHING_ELSE = "in all: 0 wrong types, 0 errors of a kernel's that were not asked for"
 
 
+def _must_have_found_out(status: int, program: str | Path, said: str) -> None:
+    """Raise CannotTell if a program could not tell, or was killed."""
+    if status == NOT_FOUND_OUT or status < 0:
+        raise CannotTell(f"{Path(program).name} ends with {status}: {_last_line(said)}")
+
+
 @dataclass
 class Run:
     """What a check can do: run programs, with what they say in its log."""
@@ -137,8 +143,7 @@ class Run:
     ) -> str:
         """Run a program that has to succeed; return what it says."""
         status, said = self.call(*command, cwd=cwd, env=env)
-        if status == NOT_FOUND_OUT:
-            raise CannotTell(f"{Path(command[0]).name} ends with 2: {_last_line(said)}")
+        _must_have_found_out(status, command[0], said)
         if status:
             raise Wrong(f"{Path(command[0]).name} ends with {status}", said)
         return said
@@ -146,6 +151,8 @@ class Run:
     def fails(self, status: int, says: str, *command: str | Path) -> str:
         """Run a program that has to end with a status, and say something."""
         found, said = self.call(*command)
+        if found != status:
+            _must_have_found_out(found, command[0], said)
         if found != status or says not in said:
             raise Wrong(f"ends with {found}, should with {status}, and say: {says}")
         return said
@@ -175,6 +182,11 @@ def workbench(run: Run) -> str:
     if not found or "skipped" in said:
         raise Wrong("pytest has skipped tests, or has run none")
     return f"{found[1]} passed, 0 failed"
+
+
+def python_and_shell(run: Run) -> str:
+    """static checks of the workbench"""
+    return run.good(script("check"), *check.OF_OURS)
 
 
 def judge_with_libc(run: Run) -> None:
@@ -786,8 +798,8 @@ def kunit_fails(run: Run) -> None:
 
 
 def static(run: Run) -> str:
-    """static checks"""
-    names = [name for name in check.CHECKS if name not in SLOW_CHECKS]
+    """static checks of the series"""
+    names = [name for name in check.CHECKS if name not in (*SLOW_CHECKS, *check.OF_OURS)]
     return run.good(script("check"), *names)
 
 
@@ -1139,8 +1151,8 @@ PARTS: Mapping[str, Part] = {
     "workbench": Part(
         "the workbench, and that it can fail",
         (
-            *(workbench, refusals, two_at_once, not_run, panic, hang, wrong_type, interrupted),
-            *(content_decides, no_other_repository, image),
+            *(workbench, python_and_shell, refusals, two_at_once, not_run, panic, hang),
+            *(wrong_type, interrupted, content_decides, no_other_repository, image),
         ),
     ),
     "series": Part(
@@ -1178,7 +1190,7 @@ PARTS: Mapping[str, Part] = {
         (judge_with_libc, kselftest, trust_forgotten),
     ),
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
-    "static": Part("static checks", (static,)),
+    "static": Part("static checks of the series", (static,)),
     "bench": Part("figures, and that they show 20 instructions", (bench, bench_slower)),
     "bench-all": Part("figures of all machines, and memory", (bench_all,), True),
     "page": Part("the page of figures, in a browser", (page,), True),

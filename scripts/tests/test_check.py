@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Static checks and scripts/test: what is a finding, and what a fault of the machine's."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from workbench import base, boot, check, paths, test
+from workbench.status import CannotTell
+
+LONGEST = 60  # lines of a function
+README = paths.TOP / "README.md"
+
+
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("exit 1", check.Found),
+        ("kill -9 $$", CannotTell),
+        ("echo 'ld: out: No space left on device'; exit 1", CannotTell),
+    ],
+)
+def test_a_tool_that_fails(line: str, error: type[Exception], tmp_path: Path) -> None:
+    look = check.Look(base.find("mainline"), {}, tmp_path, tmp_path / "log")
+    with pytest.raises(error):
+        look.tool("sh", "-c", line)
+
+
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("exit 1", test.Wrong),
+        ("exit 3", test.Wrong),
+        ("exit 2", CannotTell),
+        ("kill -9 $$", CannotTell),
+    ],
+)
+def test_a_program_of_a_check(line: str, error: type[Exception], tmp_path: Path) -> None:
+    run = test.Run(tmp_path, tmp_path / "log")
+    with pytest.raises(error):
+        run.good("sh", "-c", line)
+    if line != "exit 1":
+        with pytest.raises(error):
+            run.fails(1, "", "sh", "-c", line)
+
+
+def test_what_is_ours_is_checked_first() -> None:
+    assert test.PARTS["workbench"].checks[:2] == (test.workbench, test.python_and_shell)
+    assert next(iter(test.PARTS)) == "workbench"
+    assert set(check.OF_OURS) < set(check.CHECKS)
+
+
+def _functions_of_python(file: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            yield node.name, (node.end_lineno or 0) - node.lineno + 1
+
+
+def _functions_of_c(file: Path) -> Iterator[tuple[str, int]]:
+    for found in re.finditer(
+        r"^(\w[^\n;]*\([^;{]*?\))\n\{\n(.*?)^\}", file.read_text(), re.M | re.S
+    ):
+        yield found[1], found[2].count("\n") + 2
+
+
+def test_no_function_is_long() -> None:
+    found = 0
+    for pattern, functions in (("*.py", _functions_of_python), ("*.[ch]", _functions_of_c)):
+        for file in sorted(paths.SCRIPTS.rglob(pattern)):
+            for name, lines in functions(file):
+                found += 1
+                assert lines <= LONGEST, f"{file}: {name} has {lines} lines"
+    assert found > 1000
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 90
+
+
+def test_the_table_of_the_readme_is_right() -> None:
+    """It has a row for each device of the main job, with the types that policy.py gives."""
+    rows = re.findall(
+        r"^(\S+) +(iommu.strict=.) +([\d:.]+) +(\S+) +(\S+)( +differs)?$",
+        README.read_text(),
+        re.M,
+    )
+    asked = boot.options().parse([])
+    chosen = boot.choose(asked)
+    jobs = boot._jobs(chosen, boot.ways(asked, chosen), ["stock", "patched"])
+    wanted = [
+        (stock.machine.name, *stock.way.words, device.address)
+        + (stock.type_of(device), patched.type_of(device))
+        for stock, patched in zip(jobs[::2], jobs[1::2])
+        for device in stock.machine.devices
+    ]
+    assert [row[:5] for row in rows] == wanted
+    assert all(bool(row[5]) == (row[3] != row[4]) for row in rows)
