@@ -95,6 +95,31 @@ def test_one_group_has_one_class(directory: Path) -> None:
         machine.read("wrong", directory)
 
 
+def test_what_a_machine_needs_is_in_mainline(stock: Path) -> None:
+    """If not, the name may be wrong, and then the machine would be left out everywhere."""
+    needed = {each.needs for each in machine.read_all().values()} - {""}
+    assert needed and all((stock / path).is_file() for path in needed)
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("emulator x", "emulator"),
+        ("emulator 1.5", "emulator"),
+        ("qemu 'x", "quotation"),
+        ("machine x", "must be one of"),
+    ],
+)
+def test_a_wrong_line_of_an_architecture_is_named(
+    directory: Path, line: str, says: str
+) -> None:
+    with open(directory / "x86_64.arch", "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    number = len((directory / "x86_64.arch").read_text().splitlines())
+    with pytest.raises(CannotTell, match=rf"x86_64.arch:{number}: .*{says}"):
+        machine.read("vtd", directory)
+
+
 @pytest.mark.parametrize("lost", ["about", "arch", "device"])
 def test_a_missing_key_is_named(directory: Path, lost: str) -> None:
     lines = [line for line in VTD.splitlines() if not line.startswith(lost)]

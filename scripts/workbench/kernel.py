@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Mapping, Optional, Sequence
@@ -106,6 +107,10 @@ def check_related(names: Sequence[str], own: bool = False) -> None:
         if own and "/" in name:
             if not Path(name).is_file():
                 raise CannotTell(f"--with '{name}': no such file")
+            if not re.fullmatch(r"[\w.+-]+", Path(name).stem):
+                raise CannotTell(
+                    f"--with '{name}': the kernel's make wants a name without blanks and the like"
+                )
         else:
             must_be_one_of("--with", name, related())
         if names.count(name) > 1:

@@ -242,5 +242,5 @@ def check_um(base: bases.Base) -> None:
     """
     if _SUPPRESSES not in (base.stock / "include/kunit/test.h").read_text():
         raise CannotTell(
-            "--arch 'um': not with this base, whose KUnit cannot suppress warnings"
+            f"{base.version} is not for User Mode Linux: its KUnit cannot suppress warnings"
         )
