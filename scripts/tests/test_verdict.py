@@ -207,10 +207,17 @@ def _job(name: str, kernel: str, strict: str = "0", passthrough: str = "unset") 
 def test_what_is_told_is_what_has_to_be_reported() -> None:
     each = _job("vtd-nopt-external", "patched")
     names = [expected.name for expected in job.expected_results(each, 1)]
-    assert len(names) == len(set(names)) == 2 + 9 + 1 + 9 + 2 + 1
+    assert len(names) == len(set(names)) == 2 + 1 + 9 + 1 + 9 + 2 + 1
     told = job.told(each, 1)
     assert "0000:01:00.0=DMA" in told and "0000:00:02.0=DMA-FQ" in told
-    assert "count=host" in told and "plug=0000:01:00.0" in told
+    assert "count=host" in told and "plug=0000:01:00.0" in told and "remapped" in told
+
+
+@pytest.mark.parametrize("name", ["amdvi", "smmuv3", "virtio-iommu", "none"])
+def test_interrupts_are_remapped_by_vtd_alone(name: str) -> None:
+    assert job.is_remapped(_job("vtd", "stock"))
+    assert not job.is_remapped(_job(name, "stock"))
+    assert not job.is_remapped(_job("vtd", "stock", "off"))
 
 
 def test_skips_are_expected_only_where_nothing_can_be_judged() -> None:
