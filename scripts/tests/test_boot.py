@@ -94,6 +94,21 @@ def test_what_is_given_again_to_repeat_a_machine() -> None:
     assert not boot._given(boot.options().parse(["--random", "3", "--accel", "tcg"]))
 
 
+def test_what_a_base_lacks_is_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lts = bases.Base("lts", tmp_path)
+    (tmp_path / "version").write_text("6.12")
+    monkeypatch.setattr(kernel, "lacks", lambda base, needs, probe: "x" if probe else "")
+    chosen = [machine.read(name) for name in ("smmuv3", "smmuv3-probe")]
+    assert boot._leave_out(chosen, lts, []) == chosen[:1]
+    assert "boot: smmuv3-probe is left out: 6.12 lacks x" in capsys.readouterr().err
+    with pytest.raises(CannotTell, match="machine 'smmuv3-probe': 6.12 lacks x"):
+        boot._leave_out(chosen, lts, chosen[1:])
+    with pytest.raises(CannotTell, match="6.12 lacks what these machines need"):
+        boot._leave_out(chosen[1:], lts, [])
+
+
 def test_odd() -> None:
     machines = ["amdvi", "vtd", "vtd-flts", "vtd-nopt", "zpci", "zpci-probe"]
     assert _machines(_jobs("--odd")) == machines

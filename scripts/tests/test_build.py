@@ -11,11 +11,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Callable
 
 import pytest
 
 from workbench import base as bases
-from workbench import build, check, kernel, paths, tree
+from workbench import build, check, kernel, packages, paths, tree
 from workbench.build import Target
 from workbench.kernel import Kernel
 from workbench.packages import LLVM
@@ -104,6 +105,24 @@ def test_patched_starts_from_stocks_objects(toy: Toy) -> None:
     made = toy.build(toy.patched)
     assert "b.o" in made and "a.o" not in made
     assert (toy.patched.tree / "obj-x86_64/image").read_text() == "a.c\nedited\n"
+
+
+def test_objects_that_are_copied_are_mended(toy: Toy) -> None:
+    toy.build(toy.stock)
+    (toy.base.stock / "obj-x86_64/tool.cmd").write_text(f"{toy.base.stock}/tool.c\n")
+    toy.build(toy.patched)
+    mended = (toy.patched.tree / "obj-x86_64/tool.cmd").read_text()
+    assert mended == f"{toy.patched.tree}/tool.c\n"
+
+
+@pytest.mark.parametrize("make", [kernel.probed, kernel.attacked, kernel.failing])
+def test_kernels_of_guests_start_from_others(
+    make: Callable[[Kernel], Kernel], stock: Path
+) -> None:
+    base = bases.Base("mainline", stock.parent)
+    made = make(Kernel(base, "patched", like=kernel.stock(base)))
+    assert made.like and made.like.name.startswith(("patched", "stock"))
+    assert not made.is_whole
 
 
 def test_an_edit_compiles_what_it_edits(toy: Toy) -> None:
@@ -267,6 +286,25 @@ def test_what_the_user_tells_make_is_not_told_ours(
 ) -> None:
     monkeypatch.setenv(name, "x")
     assert name not in build.environment()
+
+
+@pytest.mark.parametrize("has_pinned", [False, True])
+def test_where_the_pinned_source_is_gone_the_newest_is_taken(
+    has_pinned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = [bases.PINNED] if has_pinned else []
+    archive = SimpleNamespace(site="http://x", names=lambda pattern: found)
+    monkeypatch.setattr(packages, "find", lambda *_: (archive, "linux-source-7.9"))
+    monkeypatch.setattr(packages, "latest", lambda: [[]])
+    _, name = bases._find_package(bases.Base("mainline", tmp_path))
+    assert name == (bases.PINNED if has_pinned else "linux-source-7.9")
+    told = "http://x has no linux-source-7.3 any more, the newest is linux-source-7.9\n"
+    assert (told in capsys.readouterr().err) is not has_pinned
+    _, name = bases._find_package(bases.Base("newest", tmp_path))
+    assert name == "linux-source-7.9"
 
 
 def test_a_download_that_was_interrupted_is_not_taken(
