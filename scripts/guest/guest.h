@@ -105,7 +105,8 @@ static long read_number(const char *path, const char *label)
 			;
 		if (strncmp(pos, label, strlen(label)))
 			continue;
-		pos = strchr(pos, ':') ? strchr(pos, ':') + 1 : pos;
+		pos = strchr(pos, ':') ? strchr(pos, ':') + 1 :
+					 pos + strlen(label);
 		while (*pos == ' ' || *pos == '\t')
 			pos++;
 		number = atol(pos);

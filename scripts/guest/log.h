@@ -133,18 +133,15 @@ static inline bool lockdep_is_content(void)
 	return false;
 }
 
-static inline bool is_no_splat(const char *text)
+static inline bool is_not_of_rcu(const char *text)
 {
-	return strncmp(text, "WARNING: ", 9);
+	return strncmp(text, "WARNING: suspicious RCU usage", 29);
 }
 
-/*
- * RCU's checks taint nothing, and print no error. They begin as every warning does. Only
- * with lockdep are there any.
- */
+/* RCU's checks taint nothing, and print no error. Only with lockdep are there any. */
 static inline bool rcu_is_content(void)
 {
-	return lockdep() < 0 || log_has_only(LOG_WARNING, is_no_splat);
+	return lockdep() < 0 || log_has_only(LOG_WARNING, is_not_of_rcu);
 }
 
 static inline bool is_no_race(const char *text)

@@ -34,7 +34,7 @@ EVENTS = {
     **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
 _FAULTS = ("faults", "nth")  # what the guest tells of is allocations that failed
-_NO_EVENT = "without-group"  # a number in the table that only says what came of these
+_NO_EVENT = ("without-group", "warned")  # in the table, and only say what came of these
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
 _NO_QUEUE = "fail_iova_queue"
@@ -273,7 +273,7 @@ class Rows:
             for job in self.jobs
             if _event(job) in _FAULTS
             for what, number in self._counts(job).items()
-            if what != _NO_EVENT
+            if what not in _NO_EVENT
         )
 
     def _events(self) -> int:
