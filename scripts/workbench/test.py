@@ -42,7 +42,7 @@ from typing import Callable, Iterator, Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import check, chroot, events, figures, kernel, machine, measures, packages
-from workbench import patches, paths, policy, process, progress, setup, verb, verdict
+from workbench import patches, paths, policy, process, progress, setup, tree, verb, verdict
 from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH, based_on
 from workbench.repository import Repository
@@ -460,7 +460,11 @@ def no_other_repository(run: Run) -> None:
     before = mine.git("log", "--all", "--format=%H %D") + mine.git("status", "--porcelain")
     env = {"GIT_DIR": f"{mine.top}/.git", "GIT_WORK_TREE": str(mine.top)}
     env["GIT_INDEX_FILE"] = f"{mine.top}/.git/index"
+    signs = run.directory / "gitconfig"
+    signs.write_text("[commit]\n\tgpgsign = true\n[user]\n\tsigningkey = none\n")
+    env["GIT_CONFIG_GLOBAL"] = str(signs)
     run.good(script("series"), "mail", "--output", run.directory / "mails", env=env)
+    run.good(script("check"), "checkpatch", env=env)
     after = mine.git("log", "--all", "--format=%H %D") + mine.git("status", "--porcelain")
     if before != after:
         raise Wrong("the repository of GIT_DIR has changed")
@@ -657,6 +661,12 @@ def hang(run: Run) -> None:
     run.fails(1, "killed", script("boot"), *_ONE, *words)
 
 
+def not_remapped(run: Run) -> None:
+    """interrupts that are not remapped fail"""
+    said = "interrupts remapped failed"
+    run.fails(1, said, script("boot"), *_ONE, "--append", "intremap=off")
+
+
 def wrong_type(run: Run) -> None:
     """a type that is not right fails"""
     said = run.fails(1, "UNEXPECTED", script("boot"), *_ONE, "--append", "iommu.strict=0")
@@ -746,11 +756,46 @@ def events_long(run: Run) -> None:
 def events_arm64(run: Run) -> None:
     """every event, on arm64"""
     _boot(run, "--events", "smmuv3-probe")
+    _boot(run, "--events", "smmuv3-late", "--event", "plug")
 
 
 def events_debug(run: Run) -> None:
     """every event, a few times, with every checker on"""
     _boot(run, "--events", "--rounds", "4", "--debug")
+
+
+# The mistakes in tests/mistakes.patch, the event that makes each, and what a checker says of it
+MISTAKES = {
+    "use": ("rebind", "KASAN: slab-use-after-free"),
+    "leak": ("rebind", "kmemleak: unreferenced object"),
+    "page": ("rebind", "iommu: Detected page leak!"),
+    "timer": ("rebind", "ODEBUG: free active"),
+    "lock": ("rebind", "WARNING: possible circular locking dependency detected"),
+    "rcu": ("rebind", "WARNING: suspicious RCU usage"),
+    "sleep": ("rebind", "BUG: sleeping function called from invalid context"),
+    "sync": ("rebind", "DMA-API: "),
+    "tables": ("faults", "tables have "),
+    "shutdown": ("kexec", "panic_on_warn set"),
+}
+
+
+def debug_fails(run: Run) -> None:
+    """each checker finds a mistake, and nothing where there is none"""
+    words: list[str | Path] = ["--events", "--debug", *_EVENTS[1:], "--with"]
+    words += [paths.SCRIPTS / "tests/mistakes.patch"]
+    run.good(script("boot"), *words, "--event", "rebind", "--event", "kexec")
+    for name, (event, says) in MISTAKES.items():
+        its: list[str | Path] = ["--event", event, "--append", f"mistake={name}"]
+        its += [] if event == "kexec" else ["--rounds", "4"]
+        said = run.fails(1, " failed: ", script("boot"), *words, *its)
+        kept = re.search(r"^(/.*) ends:$", said, re.M)
+        if not kept or says not in Path(kept[1]).read_text(errors="replace"):
+            raise Wrong(f"nothing says: {says}")
+
+
+def kunit_debug(run: Run) -> str:
+    """KUnit with every checker on"""
+    return run.good(script("kunit"), "--debug")
 
 
 def events_kcsan(run: Run) -> None:
@@ -1007,6 +1052,25 @@ def lts_machines(run: Run) -> None:
     _boot(run, "--base", "lts", "--all", "--arch", "x86_64", "--passthrough", "unset")
 
 
+def own_tree(run: Run) -> None:
+    """a tree of one's own, of any name, is not written to"""
+    mine = run.directory / "my tree: 7.3"
+    stock = bases.find("mainline").stock
+    run.good("rsync", "-a", "--exclude=/obj-*", f"{stock}/", f"{mine}/")
+    for left in (".config", "vmlinux", "drivers/iommu/iommu.o", "include/config/auto.conf"):
+        paths.write(mine / left, b"of the user's own build\n")
+    before = tree.listing(mine)
+    words = ["--base", mine.name, "vtd-nopt", "--strict", "0"]
+    try:
+        said = run.good(script("boot"), *words, cwd=run.directory)
+        if not re.search(r"^vtd-nopt .* DMA +DMA-FQ +differs$", said, re.M):
+            raise Wrong("it does not show the difference")
+        if tree.listing(mine) != before:
+            raise Wrong("it was written to")
+    finally:
+        paths.remove(bases.find(str(mine)).directory)
+
+
 def lts_kunit(run: Run) -> str:
     """KUnit on lts"""
     return run.good(script("kunit"), "--base", "lts")
@@ -1152,7 +1216,14 @@ PARTS: Mapping[str, Part] = {
         "the workbench, and that it can fail",
         (
             *(workbench, python_and_shell, refusals, two_at_once, not_run, panic, hang),
-            *(wrong_type, interrupted, content_decides, no_other_repository, image),
+            *(
+                wrong_type,
+                not_remapped,
+                interrupted,
+                content_decides,
+                no_other_repository,
+                image,
+            ),
         ),
     ),
     "series": Part(
@@ -1177,7 +1248,11 @@ PARTS: Mapping[str, Part] = {
     ),
     "events-long": Part("every event, often, and on all three machines", (events_long,), True),
     "events-arm64": Part("every event, on arm64", (events_arm64,), True),
-    "events-debug": Part("every event with every checker on", (events_debug,), True),
+    "events-debug": Part(
+        "every event with every checker on, and that each can find something",
+        (debug_fails, events_debug),
+        True,
+    ),
     "kcsan": Part(
         "data races, and that one is found", (kunit_kcsan, events_kcsan, kcsan_fails), True
     ),
@@ -1197,7 +1272,7 @@ PARTS: Mapping[str, Part] = {
     "mutants": Part("that KUnit can fail", (mutants,)),
     "everywhere": Part(
         "what the default run does on a few machines, on all, and with every checker",
-        (defaults_everywhere, debug, large_pages),
+        (defaults_everywhere, debug, kunit_debug, large_pages),
         True,
     ),
     "loads-cured": Part(
@@ -1213,6 +1288,7 @@ PARTS: Mapping[str, Part] = {
         True,
     ),
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
+    "own-tree": Part("a tree of one's own", (own_tree,), True),
     "alternatives": Part("the other ways", (two_ops, identity_may_fail), True),
     "images": Part(
         "kernels that Debian ships, and that they can fail", (images, images_fail), True
