@@ -19,7 +19,7 @@
  *   count=kernel    the kernel does, which is s390's
  *   no-writes       types are not written
  *   remapped        the IOMMU remaps interrupts
- *   warns           the kernel has to warn, as it does if it refuses a driver's answer
+ *   warns           the IOMMU's core has to warn, and refuse a driver's answer
  *   too-strict      it is strict where it should be lazy, as stock is where translation
  *                   is required, and default_domain has to find it
  *
@@ -37,7 +37,7 @@
  *    each WORD has its RESULT; unless no-writes;
  *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault, and
  *    no record of its log is lost; and it is not tainted, as it is by a warning;
- *    unless it warns.
+ *    but for what it has to say where it warns.
  *
  * The host is asked on the console: a line "# host: count", "plug N" or "unplug N", with
  * the N-th device to plug in. It answers there with a number: of invalidations until now,
@@ -86,7 +86,7 @@
  * @no_writes: types are not written
  * @count: who counts invalidations, "host", "kernel" or NULL
  * @remapped: the IOMMU remaps interrupts
- * @warns: the kernel has to warn
+ * @warns: the IOMMU's core has to warn
  * @too_strict: default_domain has to fail when it writes what it has derived
  * @groups: each DEVICE DEVICE ... that is one
  * @plugs: each DEVICE that the host plugs in
@@ -561,12 +561,31 @@ static void check_writes(void)
 	check_derived("--write");
 }
 
+static int core_warned; /* times: it, by is_of_the_core() */
+
+/* Is it no warning, or one of the IOMMU's core? */
+static bool is_of_the_core(const char *text)
+{
+	bool warns = !strncmp(text, "WARNING: ", 9);
+
+	core_warned += warns;
+	return !warns || strstr(text, " drivers/iommu/iommu.c:");
+}
+
+/* Is it what a driver logs whose answer is refused, by -EINVAL? */
+static bool is_refused(const char *text)
+{
+	return strstr(text, " error -22");
+}
+
 static void check_kernel(void)
 {
 	bool clean;
 
 	if (args.warns)
-		clean = taint_is(TAINT_WARN);
+		clean = log_has_only(LOG_ERR, is_refused) &&
+			log_has_only(LOG_WARNING, is_of_the_core) &&
+			core_warned && taint_is(TAINT_WARN);
 	else
 		clean = kernel_is_clean() && rcu_is_content();
 	clean &= lockdep_is_content() && kcsan_is_content();
