@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Callable
 
-from workbench import packages, paths, process
+from workbench import packages, paths, process, progress
 from workbench.status import CannotTell
 
 Call = Callable[..., tuple[int, str]]
@@ -50,23 +51,30 @@ class Bare:
         """Run a line of shell in it."""
         return self.good(*_OWN, "sh", "-c", _ENTER, "sh", self.top, line, self.ccache)
 
+    def timed(self, what: str, line: str) -> str:
+        """Run a line of shell in it, and say how long that took."""
+        began = time.monotonic()
+        said = self.inside(line)
+        progress.say(f"{what}: {time.monotonic() - began:.0f} s")
+        return said
+
     def clone(self, place: str) -> None:
         """Have a clone of what is committed here."""
         self.good("git", "clone", "-q", "--no-hardlinks", paths.TOP, f"{self.top}{place}")
 
 
-def as_root(call: Call, release: str, top: Path) -> None:
-    """Do in a bare Debian what the README says, as root."""
+def as_root(call: Call, release: str, top: Path) -> str:
+    """Do in a bare Debian what the README says, as root; return what scripts/test says."""
     try:
         bare = Bare(call, release, top)
         bare.clone("/opt/checkout")
-        bare.inside("/opt/checkout/scripts/boot")
-        bare.inside(_TEST.format("/opt/checkout"))
+        bare.timed("scripts/boot", "/opt/checkout/scripts/boot")
+        return bare.timed("scripts/test", _TEST.format("/opt/checkout"))
     finally:
         paths.remove(top)
 
 
-def as_user(call: Call, release: str, top: Path) -> None:
+def as_user(call: Call, release: str, top: Path) -> str:
     """The same as a user, for whom root has installed packages once."""
     place = f"/home/{_USER}/checkout"
     try:
@@ -75,10 +83,12 @@ def as_user(call: Call, release: str, top: Path) -> None:
         bare.clone(place)
         bare.inside(f"chown -R {_USER}: {place} /mnt")
         bare.inside(f"{place}/scripts/setup")
-        bare.inside(f"su {_USER} -c '{place}/scripts/boot && {_TEST.format(place)}'")
+        bare.timed("scripts/boot", f"su {_USER} -c {place}/scripts/boot")
+        said = bare.timed("scripts/test", f"su {_USER} -c '{_TEST.format(place)}'")
         bare.inside(f"{place}/scripts/boot vtd")  # root again, as by sudo
         owned = bare.inside(f"find /home/{_USER} -user root")
         if owned.strip():
             raise CannotTell(f"belongs to root: {owned.splitlines()[0]}")
+        return said
     finally:
         paths.remove(top)

@@ -1185,9 +1185,9 @@ def debian_built(run: Run) -> None:
     run.good(script("debian"))
 
 
-def _bare(release: str, how: Callable[[chroot.Call, str, Path], None]) -> Check:
-    def check(run: Run) -> None:
-        how(run.call, release, run.directory / "top")
+def _bare(release: str, how: Callable[[chroot.Call, str, Path], str]) -> Check:
+    def check(run: Run) -> str:
+        return how(run.call, release, run.directory / "top")
 
     check.__name__ = f"{release}_{how.__name__}"
     check.__doc__ = f"a bare {release}, {how.__name__.replace('_', ' ')}"
