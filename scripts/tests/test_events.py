@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench import boots, events, guest, job, machine, policy, test
+from workbench import boot, boots, events, guest, job, machine, policy, test
 from workbench.status import CannotTell
 
 
@@ -104,15 +104,27 @@ def test_what_is_judged_as_a_boot(tmp_path: Path, event: str) -> None:
 
 def test_what_has_been_tried_is_summed(capsys: pytest.CaptureFixture[str]) -> None:
     tried = test.Tried("a"), test.Tried("b"), test.Tried("nothing")
-    tried[0].add("boot: 4 boots of stock and patched on 2 machines, 3 at a time\n")
-    tried[1].add("boot: 3 boots of patched on 1 machines\nboot: 7 events, 9 allocations that")
+    both = "boot: 4 boots of stock and patched on 2 machines, 2 settings, 3 at a time\n"
+    tried[0].add(both)
+    alone = "boot: 3 boots of patched on 1 machines, 1 settings, 3 at a time\n"
+    tried[1].add(f"{alone}boot: 7 events, 9 allocations that")
     tried[1].add("boot: 7 events, 9 allocations that failed\n")
     test.tell_tried(tried, 0)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[2:4] == [["4", "2", "a"], ["3", "1", "7", "9", "b"]]
+    assert lines[2] == ["4", "2", "2", "a:", "stock,", "patched"]
+    assert lines[3] == ["3", "1", "1", "7", "9", "b:", "patched"]
     assert lines[4][:6] == ["7", "7", "9", "in", "all:", "0"] and len(lines) == 5
     test.tell_tried(tried, 1)
     assert "in all" not in capsys.readouterr().out
+
+
+def test_what_boot_says_is_what_is_summed(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [_job(name, "type", "1") for name in ("vtd", "vtd-nopt")]
+    boot._say_how_many(jobs, ["stock", "patched"], 3)
+    tried = test.Tried("a")
+    tried.add(capsys.readouterr().err)
+    assert (tried.boots, tried.machines, tried.settings) == (2, 2, 1)
+    assert tried.kernels == ("stock", "patched")
 
 
 def test_resets_are_drawn_and_repeat(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ missing first.
   PART    only these
 
 Prints a line for each check; then a table of the checks that have booted machines, with how
-many boots, machines, events and allocations that failed ("faults") were as expected; and last
-"N passed, N failed".
+many boots, machines, settings, events and allocations that failed ("faults") were as expected,
+and with which kernels; and last "N passed, N failed".
 A check that ends with numbers of its own, as KUnit with its cases, counts as many. What a
 failed check printed last goes to stderr; all of it is kept under build/run/.
 
@@ -75,21 +75,25 @@ class Tried:
     check: str = ""
     boots: int = 0
     machines: int = 0
+    settings: int = 0
     events: int = 0
     faults: int = 0
+    kernels: tuple[str, ...] = ()
 
     def add(self, said: str) -> None:
         """Add what scripts/boot says."""
-        for form, names in _TRIED.items():
-            for numbers in re.findall(form, said, re.M):
-                for name, number in zip(names, numbers):
-                    setattr(self, name, getattr(self, name) + int(number))
+        for form in _TRIED:
+            for found in re.finditer(form, said, re.M):
+                for name, text in found.groupdict().items():
+                    new = tuple(text.split(" and ")) if name == "kernels" else int(text)
+                    setattr(self, name, getattr(self, name) + new)
 
 
-_TRIED = {
-    r"^boot: (\d+) boots of .* on (\d+) machines": ("boots", "machines"),
-    r"^boot: (\d+) events, (\d+) allocations that failed": ("events", "faults"),
-}
+_TRIED = (
+    r"^boot: (?P<boots>\d+) boots of (?P<kernels>.*) on (?P<machines>\d+) machines, "
+    r"(?P<settings>\d+) settings",
+    r"^boot: (?P<events>\d+) events, (?P<faults>\d+) allocations that failed",
+)
 
 
 _SUMMED = ("boots", "events", "faults")
@@ -1354,17 +1358,20 @@ def tell_tried(all_tried: Sequence[Tried], status: int) -> None:
     """Print how much has been tried, and if all was as expected what that says."""
     if not any(each.boots for each in all_tried):
         return
-    form = "{:>7} {:>9} {:>7} {:>7}  {}"
+    form = "{:>6} {:>8} {:>8} {:>6} {:>6}  {}"
     progress.result("")
-    progress.result(form.format("boots", "machines", "events", "faults", "as expected in"))
+    names = ("boots", "machines", "settings", "events", "faults")
+    progress.result(form.format(*names, "as expected in"))
     for each in all_tried:
         if each.boots:
-            numbers = (each.boots, each.machines, each.events or "", each.faults or "")
-            progress.result(form.format(*numbers, each.check))
+            numbers = (each.boots, each.machines, each.settings, each.events, each.faults)
+            kernels = ", ".join(dict.fromkeys(each.kernels))
+            cells = (number or "" for number in numbers)
+            progress.result(form.format(*cells, f"{each.check}: {kernels}"))
     if status == AS_EXPECTED:
         sums = [sum(getattr(each, name) for each in all_tried) for name in _SUMMED]
         boots, events_, faults = (number or "" for number in sums)
-        progress.result(form.format(boots, "", events_, faults, _NOTHING_ELSE))
+        progress.result(form.format(boots, "", "", events_, faults, _NOTHING_ELSE))
 
 
 def main(arguments: Sequence[str]) -> int:
