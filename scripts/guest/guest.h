@@ -115,6 +115,15 @@ static long read_number(const char *path, const char *label)
 	return number;
 }
 
+/* Where @part is in @text, or NULL: 6.12's nolibc has no strstr() */
+static inline const char *find_part(const char *text, const char *part)
+{
+	for (; *text; text++)
+		if (!strncmp(text, part, strlen(part)))
+			return text;
+	return NULL;
+}
+
 static bool write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY);

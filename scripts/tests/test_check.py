@@ -23,6 +23,7 @@ README = paths.TOP / "README.md"
         ("exit 1", check.Found),
         ("kill -9 $$", CannotTell),
         ("echo 'ld: out: No space left on device'; exit 1", CannotTell),
+        ("echo 'make[2]: *** [scripts/x] Error 137'; exit 2", CannotTell),
     ],
 )
 def test_a_tool_that_fails(line: str, error: type[Exception], tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_a_tool_that_fails(line: str, error: type[Exception], tmp_path: Path) ->
         ("exit 3", test.Wrong),
         ("exit 2", CannotTell),
         ("kill -9 $$", CannotTell),
+        ("exit 143", CannotTell),
     ],
 )
 def test_a_program_of_a_check(line: str, error: type[Exception], tmp_path: Path) -> None:

@@ -119,11 +119,12 @@ def test_what_has_been_tried_is_summed(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_boot_says_is_what_is_summed(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = [_job(name, "type", "1") for name in ("vtd", "vtd-nopt")]
+    plain = [_job(name, "", "1") for name in ("vtd", "vtd-nopt")]
+    jobs = events.happenings(plain, ["type", "queue", "kexec"])
     boot._say_how_many(jobs, ["stock", "patched"], 3)
     tried = test.Tried("a")
     tried.add(capsys.readouterr().err)
-    assert (tried.boots, tried.machines, tried.settings) == (2, 2, 1)
+    assert (tried.boots, tried.machines, tried.settings) == (6, 2, 1)
     assert tried.kernels == ("stock", "patched")
 
 

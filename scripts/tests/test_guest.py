@@ -199,6 +199,13 @@ def test_user_mode_linux_that_cannot_be_run(tmp_path: Path) -> None:
     assert guest.run(boot).fault == "it failed, status 127"
 
 
+def test_interrupts_are_remapped_with_kvm_too() -> None:
+    """QEMU: "info qtree" says "intremap = off" of VT-d with -accel kvm alone."""
+    arch = machine.read("vtd").arch
+    assert guest.qemu(arch, "kvm")[-1] == "kvm,kernel-irqchip=split"
+    assert guest.qemu(arch, "tcg")[-1] == "tcg"
+
+
 def test_options() -> None:
     vtd = machine.read("vtd")
     assert "-trace" in guest.trace_options(vtd, Path("x"))

@@ -77,7 +77,7 @@ def test_packages_of_debians(version: str, flavour: str, name: str) -> None:
 
 def test_a_version_that_debian_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(*_: object) -> None:
-        raise CannotTell("no package")
+        raise packages.NotOffered("no package")
 
     monkeypatch.setattr(packages, "find", find)
     monkeypatch.setattr(packages, "anywhere", lambda: [[], ["stable"], ["next", "unstable"]])
@@ -88,15 +88,18 @@ def test_a_version_that_debian_does_not_have(monkeypatch: pytest.MonkeyPatch) ->
         image._fetch_debian("9.9", "rt", Path())
 
 
+@pytest.mark.parametrize(
+    "error", [process.Failed("no network", 100), CannotTell("no network")]
+)
 def test_without_a_network_what_is_here_is_used(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def find(*_: object) -> None:
-        raise process.Failed("no network", 100)
+        raise error
 
     monkeypatch.setattr(packages, "find", find)
     monkeypatch.setattr(packages, "anywhere", lambda: [[]])
-    with pytest.raises(process.Failed, match="no network"):
+    with pytest.raises(CannotTell, match="^no network$"):
         image._fetch_debian("6.12", "", Path())
     for name in ("6.12.9", "6.12.117", "6.12.118.new", "7.3.4"):
         directory = paths.BUILD / "image" / f"linux-image-{name}-amd64"

@@ -466,7 +466,7 @@ def _asked_jobs(
 def _say_how_many(jobs: Sequence[Job], kernels: Sequence[str], seconds: int) -> None:
     """Say how many boots there are to be, and about how long they take."""
     machines = dict.fromkeys(job.machine.name for job in jobs)
-    settings = {(job.way.words, job.way.setting.default) for job in jobs}
+    settings = {(events.without(job.way.words), job.way.setting.default) for job in jobs}
     wide = (os.cpu_count() or 1) + 1
     progress.say(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "

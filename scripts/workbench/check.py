@@ -38,6 +38,8 @@ NOBODY = "check <check@localhost>"  # whose mails are only looked at
 LINE = "95"  # characters, for the formatter
 
 _FINDING = re.compile(r"([Ww]arning|WARNING|[Ee]rror|ERROR|CHECK)[: ]|^[^ ]*\.c:[0-9]+:", re.M)
+# What a full disk, or a compiler that was killed, leaves in what make says
+_OF_THE_MACHINE = re.compile(r"No space left on device|^make.* Error 137$", re.M)
 _NUMBERS = re.compile(r":[0-9]+(:[0-9]+)?")
 
 
@@ -90,7 +92,7 @@ class Look:
             child.wait()
             process.forget(child)
         said = self.log.read_bytes()[start:].decode(errors="replace")
-        if child.returncode < 0 or "No space left on device" in said:
+        if child.returncode < 0 or _OF_THE_MACHINE.search(said):
             raise CannotTell(f"{Path(words[0]).name} was ended: {process.reason(self.log)}")
         if child.returncode not in good:
             raise Found(f"{Path(words[0]).name} fails, status {child.returncode}")

@@ -144,6 +144,11 @@ def happens(event: str, each: machine.Machine) -> bool:
     return event != "suspend" or each.arch.name == "x86_64"
 
 
+def without(words: Sequence[str]) -> tuple[str, ...]:
+    """Return kernel parameters without those that events add."""
+    return tuple(word for word in words if word not in (_ONE_CPU, _NO_QUEUE))
+
+
 def _way(job: Job, event: str) -> Way:
     """Return how a machine is booted to which this happens."""
     words = job.way.words

@@ -65,6 +65,10 @@ class Boot:
     resets: Sequence[int] = ()
 
 
+# With its whole interrupt controller in KVM, QEMU's VT-d would not remap interrupts
+_ACCELS = {("kvm", "x86_64"): "kvm,kernel-irqchip=split"}
+
+
 def qemu(arch: Arch, accel: str, major: int = 0) -> list[str]:
     """Return how QEMU is called for every machine of an architecture.
 
@@ -78,7 +82,7 @@ def qemu(arch: Arch, accel: str, major: int = 0) -> list[str]:
         "-serial",
         "stdio",
         "-accel",
-        accel,
+        _ACCELS.get((accel, arch.name), accel),
     ]
 
 

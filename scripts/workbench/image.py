@@ -250,26 +250,35 @@ def _unpacked(module: Path) -> bytes:
 
 
 def _fetch_debian(version: str, flavour: str, log: Path) -> Path:
-    """Return a directory with what Debian's packages of a kernel hold."""
+    """Return a directory with what Debian's packages of a kernel hold.
+
+    That is what has been fetched before, if nothing can be fetched now.
+    """
     pattern = package_pattern(version, flavour)
     where = packages.anywhere()
+    new = paths.BUILD / "image/new"
     try:
-        return _unpack(*packages.find(pattern, log, where))
-    except process.Failed as error:
-        kept = [
-            each
-            for each in (paths.BUILD / "image").glob("linux-image-*")
-            if _is(each, pattern)
-        ]
-        if not kept:
+        archive, name = packages.find(pattern, log, where)
+        directory = new.with_name(name)
+        if any(directory.glob(_KERNEL)):
+            return directory
+        paths.remove(new)
+        debs = archive.download([name, *_parts(archive, name)], new / "deb")
+    except CannotTell as error:
+        kept = [each for each in new.parent.glob("linux-image-*") if _is(each, pattern)]
+        if kept:
+            newest = max(kept, key=lambda each: packages.numbers(each.name))
+            progress.say(f"{error}", f"so {newest.name} is used, which is here")
+            return newest
+        if not isinstance(error, packages.NotOffered):
             raise
-        newest = max(kept, key=lambda each: packages.numbers(each.name))
-        progress.say(f"{error}", f"so {newest.name} is used, which is here")
-        return newest
-    except CannotTell:
         suites = ", ".join(" and ".join(each) or "apt's own suites" for each in where)
         asked = "-".join([f"debian:{version}", *([flavour] if flavour else [])])
         raise CannotTell(f"image '{asked}': Debian has no such kernel in {suites}") from None
+    _unpack(debs, new)
+    paths.remove(directory)
+    new.rename(directory)
+    return directory
 
 
 def _is(directory: Path, pattern: str) -> bool:
@@ -283,21 +292,14 @@ def package_pattern(version: str, flavour: str) -> str:
     return rf"^linux-image-{re.escape(version)}([.][0-9]+)+(-[0-9]+)?([+]deb[0-9]+)?-{last}$"
 
 
-def _unpack(archive: packages.Archive, name: str) -> Path:
-    directory = paths.BUILD / "image" / name
-    if any(directory.glob(_KERNEL)):
-        return directory
-    new = paths.BUILD / "image" / f"{name}.new"
-    paths.remove(new)
-    paths.remove(directory)
-    for deb in archive.download([name, *_parts(archive, name)], new / "deb"):
-        packages.extract(deb, new)
-    paths.remove(new / "deb")
-    _put_together(new)
-    if not any(new.glob(_KERNEL)):
-        raise process.Failed(f"{name} has no vmlinuz", 1)
-    new.rename(directory)
-    return directory
+def _unpack(debs: Sequence[Path], into: Path) -> None:
+    """Unpack the packages of a kernel, which are below the same directory."""
+    for deb in debs:
+        packages.extract(deb, into)
+    paths.remove(into / "deb")
+    _put_together(into)
+    if not any(into.glob(_KERNEL)):
+        raise process.Failed(f"{debs[0].name} has no vmlinuz", 1)
 
 
 def _parts(archive: packages.Archive, name: str) -> list[str]:

@@ -269,17 +269,21 @@ def anywhere() -> list[list[str]]:
     return [[], [f"{release()}-backports"], *stables, *latest()]
 
 
+class NotOffered(CannotTell):
+    """No package has a name that matches."""
+
+
 def find(pattern: str, log: Path, where: Sequence[Sequence[str]]) -> tuple[Archive, str]:
     """Return the newest package whose name matches, and the first that carries one.
 
-    Raises CannotTell if none does.
+    Raises NotOffered if none does.
     """
     for suites in where:
         archive = Archive(log, suites)
         names = archive.names(pattern)
         if names:
             return archive, max(names, key=numbers)
-    raise CannotTell(f"no package {pattern} on offer from {mirror(log)}")
+    raise NotOffered(f"no package {pattern} on offer from {mirror(log)}")
 
 
 def numbers(name: str) -> list[int]:

@@ -30,8 +30,8 @@ letters, of at most 80 lines.
     --version N   as version N, 1 unless given; from 2 on the cover letter must have a line
                   "Changes in vN:"
     --output DIR  to DIR instead of build/series/, or with --tests build/series-tests/; older
-                  mails of the same series in it are deleted, and with those of the other
-                  it is refused
+                  mails of the same series in it are deleted. It is refused with mails of the
+                  other series, or if a mail that was edited, or is yours, would be replaced
     --send        hand them to git send-email, as a dry run unless you confirm
 
 DIR is the top of a git tree of the kernel without changes that are not committed. The name

@@ -101,8 +101,8 @@ _NOTHING_ELSE = "in all: 0 wrong types, 0 errors of a kernel's that were not ask
 
 
 def _must_have_found_out(status: int, program: str | Path, said: str) -> None:
-    """Raise CannotTell if a program could not tell, or was killed."""
-    if status == NOT_FOUND_OUT or status < 0:
+    """Raise CannotTell if a program could not tell, or was killed: ours add 128 then."""
+    if status == NOT_FOUND_OUT or status < 0 or status > 128:
         raise CannotTell(f"{Path(program).name} ends with {status}: {_last_line(said)}")
 
 
@@ -777,7 +777,7 @@ MISTAKES = {
     "lock": ("rebind", "WARNING: possible circular locking dependency detected"),
     "rcu": ("rebind", "WARNING: suspicious RCU usage"),
     "sleep": ("rebind", "BUG: sleeping function called from invalid context"),
-    "sync": ("rebind", "DMA-API: "),
+    "sync": ("rebind", "device driver tries to sync DMA memory it has not allocated"),
     "tables": ("faults", "tables have "),
     "shutdown": ("kexec", "panic_on_warn set"),
 }
