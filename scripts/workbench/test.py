@@ -41,7 +41,17 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Optional, Sequence
 
 from workbench import base as bases
-from workbench import check, chroot, events, figures, kernel, machine, measures, packages
+from workbench import (
+    check,
+    chroot,
+    events,
+    figures,
+    initramfs,
+    kernel,
+    machine,
+    measures,
+    packages,
+)
 from workbench import patches, paths, policy, process, progress, setup, tree, verb, verdict
 from workbench.commits import FIRST, TESTS, carried, commits_on
 from workbench.mails import BRANCH, based_on
@@ -413,6 +423,15 @@ def mails_mainline(run: Run) -> None:
 def mails_lts(run: Run) -> None:
     """the mails of lts, of each series alone and on the other"""
     _round_trip(run, "lts")
+
+
+def guest_of_lts(run: Run) -> None:
+    """process 1 of the guest compiles with lts, whose nolibc has less"""
+    sources = initramfs.Sources(bases.find("lts").stock, initramfs.system_headers())
+    try:
+        initramfs.build(sources, machine.arch("x86_64"), run.directory / "guest")
+    except process.Failed as error:
+        raise Wrong(str(error)) from None
 
 
 def mails_backport(run: Run) -> None:
@@ -1231,8 +1250,8 @@ PARTS: Mapping[str, Part] = {
         ),
     ),
     "series": Part(
-        "both series as mails and commits",
-        (mails_mainline, mails_lts, mails_backport, mails_fail),
+        "both series as mails and commits, and what 6.12 takes",
+        (mails_mainline, mails_lts, mails_backport, mails_fail, guest_of_lts),
     ),
     "machines": Part("the machines of x86_64", (machines, odd, replug)),
     "attack": Part(
