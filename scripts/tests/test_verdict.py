@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -211,6 +213,24 @@ def test_what_is_told_is_what_has_to_be_reported() -> None:
     told = job.told(each, 1)
     assert "0000:01:00.0=DMA" in told and "0000:00:02.0=DMA-FQ" in told
     assert "count=host" in told and "plug=0000:01:00.0" in told and "remapped" in told
+
+
+# What scripts/boot vtd-nopt-external --kernel patched --strict 0 --console has printed
+RECORDED = (Path(__file__).parent / "console").read_text()
+_RESULT = re.compile(r"^(?: {4})?(?=ok \d+ )", re.M)
+
+
+def test_a_recorded_console(parser: verdict.Parser) -> None:
+    wanted = job.expected_results(_job("vtd-nopt-external", "patched"), 1)
+    assert _said(parser, RECORDED, wanted) == ""
+    results = [match.end() for match in _RESULT.finditer(RECORDED)]
+    assert len(results) > len(wanted)
+    for place in results:
+        before, after = RECORDED[:place], RECORDED[place:]
+        line, _, rest = after.partition("\n")
+        assert _said(parser, before + rest, wanted), line
+        if " # SKIP " not in line:
+            assert _said(parser, f"{before}not {after}", wanted), line
 
 
 @pytest.mark.parametrize("name", ["amdvi", "smmuv3", "virtio-iommu", "none"])

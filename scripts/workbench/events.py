@@ -43,7 +43,9 @@ _RESETS = 10
 # It is reset within so many lines on the console: process 1 begins after them
 _RESET_WITHIN = {"x86_64": 230, "arm64": 120}
 
-WORDS = ("log_buf_len=8M",)  # allocations that fail are told of at length
+# Allocations that fail are told of at length. And QEMU does not wake a port that sleeps when a
+# device is plugged in: on arm64 ports would, which boots with suspend let them
+WORDS = ("log_buf_len=8M", "pcie_port_pm=off")
 # Two CPUs, one of which can go
 _CPUS = ("-smp", "2")
 # When a PCI device's memory is switched on or off by one CPU, and another CPU uses a device at
