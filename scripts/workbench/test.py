@@ -10,7 +10,7 @@ that the harness can fail and that KUnit can: see scripts/mutate. Installs and b
 missing first.
 
   --full  also what takes a kernel more to build, or a machine: the parts that --list marks.
-          Each takes less than an hour
+          Each takes less than an hour, but for events-debug and random-many
   --list  print the parts, and what each checks
   PART    only these
 
