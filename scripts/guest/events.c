@@ -1718,7 +1718,7 @@ static long warned; /* times: the kernel, by is_warned_of() */
  */
 static bool is_warned_of(const char *text)
 {
-	if (strncmp(text, "WARNING: ", 9))
+	if (!is_warning(text))
 		return true;
 	warned++;
 	return strstr(text, " at iommu_setup_default_domain+") ||

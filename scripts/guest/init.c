@@ -566,10 +566,8 @@ static int core_warned; /* times: it, by is_of_the_core() */
 /* Is it no warning, or one of the IOMMU's core? */
 static bool is_of_the_core(const char *text)
 {
-	bool warns = !strncmp(text, "WARNING: ", 9);
-
-	core_warned += warns;
-	return !warns || find_part(text, " drivers/iommu/iommu.c:");
+	core_warned += is_warning(text);
+	return !is_warning(text) || find_part(text, " drivers/iommu/iommu.c:");
 }
 
 /* Is it what a driver logs whose answer is refused, by -EINVAL? */

@@ -133,6 +133,11 @@ static inline bool lockdep_is_content(void)
 	return false;
 }
 
+static inline bool is_warning(const char *text)
+{
+	return !strncmp(text, "WARNING: ", 9);
+}
+
 static inline bool is_not_of_rcu(const char *text)
 {
 	return strncmp(text, "WARNING: suspicious RCU usage", 29);
