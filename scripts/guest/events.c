@@ -1385,15 +1385,18 @@ static bool begin_faults(void)
 
 static bool end_faults(void)
 {
+	long pages;
+
 	if (without_group)
 		tell("without-group", without_group);
 	set_faults("probability", "0");
 	if (!write_file(PCI "drivers_autoprobe", "1") || !remove_device() ||
 	    !find_device())
 		return false;
-	if (table_pages() <= pages_before)
+	pages = table_pages();
+	if (pages <= pages_before)
 		return true;
-	ksft_print_msg("tables have %ld pages, and had %ld\n", table_pages(),
+	ksft_print_msg("tables have %ld pages, and had %ld\n", pages,
 		       pages_before);
 	return false;
 }

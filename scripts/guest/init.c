@@ -570,7 +570,7 @@ static bool is_of_the_core(const char *text)
 	return !is_warning(text) || find_part(text, " drivers/iommu/iommu.c:");
 }
 
-/* Is it what a driver logs whose answer is refused, by -EINVAL? */
+/* Does a driver log that its answer is refused, by -EINVAL? */
 static bool is_refused(const char *text)
 {
 	return find_part(text, " error -22");

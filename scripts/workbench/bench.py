@@ -176,12 +176,11 @@ class Bench:
         """Boot once; return what has been measured."""
         each = boot.job.machine
         log = self.run / boot.name
-        trace = self.run / f"{boot.name}.trace"
+        trace = guest.trace_file(self.run)
         initrd = self.run / f"{boot.name}.initrd"
         files = self.run / f"guest-{each.arch.name}"
         told = _told(boot)
         initramfs.tell(files / "initramfs.cpio", told, initrd)
-        trace.touch()
         command = guest.qemu(each.arch, "tcg", each.emulator) + list(_options(boot))
         command += guest.trace_options(each, trace)
         if boot.row.kind == measures.CALLS and each.arch.console in _SENT:
