@@ -9,7 +9,18 @@ from typing import Sequence
 import pytest
 
 from workbench import base as bases
-from workbench import boot, boots, job, kernel, machine, policy, table, verdict
+from workbench import (
+    boot,
+    boots,
+    job,
+    kernel,
+    machine,
+    packages,
+    policy,
+    setup,
+    table,
+    verdict,
+)
 from workbench.guest import Outcome
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
@@ -107,6 +118,27 @@ def test_what_a_base_lacks_is_left_out_and_told(
         boot._leave_out(chosen, lts, chosen[1:])
     with pytest.raises(CannotTell, match="6.12 lacks what these machines need"):
         boot._leave_out(chosen[1:], lts, [])
+
+
+def test_a_diff_whose_name_make_cannot_take_is_refused(tmp_path: Path) -> None:
+    for name in ("my-1.patch", "my change.patch", "a:b.patch"):
+        (tmp_path / name).write_text("")
+    kernel.check_related([str(tmp_path / "my-1.patch")], own=True)
+    for name in ("my change.patch", "a:b.patch"):
+        with pytest.raises(CannotTell, match=f"{name}': the kernel's make wants a name"):
+            kernel.check_related([str(tmp_path / name)], own=True)
+
+
+@pytest.mark.parametrize("name, wanted", [("vtd", False), ("vtd-nopt-external", True)])
+def test_iasl_is_installed_for_tables_alone(
+    name: str, wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs: list[packages.Need] = []
+    monkeypatch.setattr(packages, "install", lambda wants, log: needs.extend(wants))
+    monkeypatch.setattr(bases, "fetch", lambda base: None)
+    setup.prepare_machines(bases.Base("toy", tmp_path), [machine.read(name)])
+    assert (packages.ACPI[0] in needs) is wanted
+    assert "qemu-system-riscv64" not in [need.program for need in needs]
 
 
 def test_odd() -> None:
