@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 from pathlib import Path
 from typing import Sequence
 
@@ -327,6 +329,68 @@ def test_each_default_is_booted_with_its_own_kernel(
         "stock-x86_64-events": ["lazy", "lazy"],
         "stock-x86_64-default-strict-events": ["strict"],
     }
+
+
+class _Recorded(_Submitted):
+    """What is built and booted, in its order: by the kernel's image."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run)
+        self.order: list[str] = []
+
+    def submit(self, jobs: Sequence[job.Job], image: Path, files: Path) -> None:
+        self.order.append(f"boot {len(jobs)} of {image.name}")
+
+
+def test_each_kernel_boots_as_soon_as_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Machines may come in any order: an architecture is done before the next is built."""
+    pool = _Recorded(tmp_path)
+
+    def build(built: kernel.Kernel, arch: str, to: Path, more: object) -> Path:
+        pool.order.append(f"build {to.name}")
+        return to
+
+    monkeypatch.setattr("workbench.build.build_one", build)
+    monkeypatch.setattr("workbench.initramfs.guest_files", lambda *words: None)
+    jobs = _jobs("vtd", "smmuv3", "vtd-nopt", "--strict", "0")
+    stock = kernel.stock(bases.Base("toy", tmp_path))
+    kernels = {"stock": stock, "patched": dataclasses.replace(stock, name="patched")}
+    boot._build_all(pool, kernels, jobs, stock, ())  # type: ignore
+    assert pool.order == [
+        *("build stock-x86_64", "boot 2 of stock-x86_64"),
+        *("build patched-x86_64", "boot 2 of patched-x86_64"),
+        *("build stock-arm64", "boot 1 of stock-arm64"),
+        *("build patched-arm64", "boot 1 of patched-arm64"),
+    ]
+
+
+class _Slow:
+    """What boots, and ends a boot when it is told to."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.may_end = threading.Event()
+
+    def boot(self, one: job.Job, image: Path, files: Path) -> boots.Result:
+        assert self.may_end.wait(30)
+        types = {device.address: "DMA" for device in one.machine.devices}
+        return boots.Result(one, self.log, types)
+
+
+def test_building_goes_on_while_machines_boot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = _jobs("vtd", "--strict", "1")
+    slow = _Slow(tmp_path)
+    pool = boots.Pool(slow, boots.Rows(False, jobs), len(jobs))  # type: ignore
+    capsys.readouterr()
+    pool.submit(jobs, tmp_path, tmp_path)
+    assert capsys.readouterr().out == ""
+    slow.may_end.set()
+    assert {result.job for result in pool.finish()} == set(jobs)
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_debug_kernels_differ_by_one_lock(stock: Path) -> None:

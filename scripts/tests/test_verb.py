@@ -279,6 +279,55 @@ def test_a_checkout_may_be_anywhere_until_make_is_called(name: str, tmp_path: Pa
     assert "the kernel's make wants a path without" in said.stderr
 
 
+def test_a_module_of_ours_that_cannot_be_read_is_no_verdict(tmp_path: Path) -> None:
+    """Not even one of those that tell of errors."""
+    shutil.copytree(paths.SCRIPTS, tmp_path / "scripts")
+    (tmp_path / "scripts/workbench/verb.py").write_text("def\n")
+    said = subprocess.run(
+        [tmp_path / "scripts/boot", "vtd"], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == NOT_FOUND_OUT
+    assert said.stderr.startswith("boot: SyntaxError: ") and said.stderr.count("\n") == 1
+
+
+PROGRAMS = {"apt-get": "echo E: no such package; exit 100", "id": "echo {user}"}
+
+
+@pytest.mark.parametrize(
+    "user, programs, says",
+    [
+        (0, ["id"], "boot: python3 is missing, and this is not Debian"),
+        (1000, ["id", "apt-get"], "boot: python3 is missing, once: sudo {top}/scripts/setup"),
+        (
+            0,
+            ["id", "apt-get", "mktemp", "tail"],
+            "boot: install python3\n"
+            "boot: python3 cannot be installed: E: no such package (all of it: {top}/tmp.",
+        ),
+    ],
+)
+def test_a_machine_without_python(
+    user: int, programs: Sequence[str], says: str, tmp_path: Path
+) -> None:
+    shutil.copytree(paths.SCRIPTS, tmp_path / "scripts")
+    start = tmp_path / "scripts/workbench/start.sh"
+    start.write_text(start.read_text().replace("=/usr/bin/python3", "=/nowhere/python3"))
+    (tmp_path / "bin").mkdir()
+    for name in ("dirname", *programs):
+        program = tmp_path / "bin" / name
+        if name in PROGRAMS:
+            program.write_text(f"#!/bin/sh\n{PROGRAMS[name].format(user=user)}\n")
+            program.chmod(0o755)
+        else:
+            program.symlink_to(str(shutil.which(name)))
+    told = {"PATH": str(tmp_path / "bin"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [tmp_path / "scripts/boot"], env=told, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == NOT_FOUND_OUT
+    assert done.stderr.startswith(says.format(top=tmp_path))
+
+
 def test_a_full_disk_behind_stderr_is_no_verdict() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run([paths.SCRIPTS / "boot", "nosuch"], stderr=full, check=False)
@@ -297,6 +346,33 @@ def main(arguments):
     return 0
 sys.exit(verb.run("waits", main, [], Path({crashes!r})))
 """
+
+
+COMPILES = """
+import sys
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+from workbench import paths, process, verb
+def main(arguments):
+    with paths.locked(Path({directory!r})):
+        process.step("compile", Path({directory!r}, "log"), ["make", "-C", {directory!r}])
+    return 0
+sys.exit(verb.run("compiles", main, [], Path({directory!r})))
+"""
+
+
+def test_ctrl_c_ends_a_compile(tmp_path: Path) -> None:
+    """Make, the compiler that it has started, and the lock that both hold."""
+    (tmp_path / "Makefile").write_text("all:\n\techo $$$$ >new && mv new cc && sleep 100\n")
+    program = COMPILES.format(scripts=str(paths.SCRIPTS), directory=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-B", "-c", program]) as it:
+        while not (tmp_path / "cc").exists():
+            time.sleep(0.05)
+        it.send_signal(signal.SIGINT)
+        assert it.wait(20) == 128 + signal.SIGINT
+    assert _ends(int((tmp_path / "cc").read_text()))
+    free = ["flock", "-n", str(tmp_path / "lock"), "true"]
+    assert subprocess.run(free, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

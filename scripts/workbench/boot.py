@@ -372,13 +372,6 @@ def _plan(asked: Namespace) -> Plan:
     return Plan(chosen, {each.machine.name: [each.way] for each in machines}, run, machines)
 
 
-def _by_arch(chosen: Sequence[Machine]) -> dict[str, list[Machine]]:
-    archs: dict[str, list[Machine]] = {}
-    for each in chosen:
-        archs.setdefault(each.arch.name, []).append(each)
-    return archs
-
-
 def _kernels(base: bases.Base, names: Sequence[str]) -> dict[str, kernel.Kernel]:
     made = {}
     for name in names:
@@ -391,6 +384,21 @@ def _kernels(base: bases.Base, names: Sequence[str]) -> dict[str, kernel.Kernel]
         else:
             made[name] = kernel.kept(base, name)
     return made
+
+
+def _build_all(
+    pool: Pool,
+    kernels: Mapping[str, kernel.Kernel],
+    jobs: Sequence[Job],
+    stock: kernel.Kernel,
+    more: tuple[str, ...],
+) -> None:
+    """Build what is to be booted, one architecture after the other: see _build_arch()."""
+    archs: dict[str, list[Job]] = {}
+    for job in jobs:
+        archs.setdefault(job.machine.arch.name, []).append(job)
+    for ours in archs.values():
+        _build_arch(pool, kernels, ours, stock, more)
 
 
 def _build_arch(
@@ -614,9 +622,7 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
     stock = kernel.stock(base)
     pool, rows = _pool(asked, jobs, plan, verdict.Parser(stock.tree))
     try:
-        for machines in _by_arch(chosen).values():
-            ours = [job for job in jobs if job.machine in machines]
-            _build_arch(pool, kernels, ours, stock, more)
+        _build_all(pool, kernels, jobs, stock, more)
         pool.finish()
     except Exception:
         pool.stop()

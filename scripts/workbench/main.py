@@ -10,7 +10,11 @@ from typing import Sequence
 # Whatever the directory is that one stands in, and whatever is in the path to here
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from workbench import packages, paths, verb  # noqa: E402
+try:
+    from workbench import packages, paths, verb
+except Exception as error:  # the modules that would tell of it are not there yet
+    print(f"{sys.argv[1]}: {type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(2)  # which is status.NOT_FOUND_OUT
 
 
 def main(verb_name: str, words: Sequence[str]) -> int:
