@@ -218,17 +218,29 @@ def _as_the_kernel_reads(words: Sequence[str]) -> dict[str, str]:
             found[name] = "1" if match["yes"] else "0"
         if name == "iommu" and value in ("pt", "nopt"):
             found["iommu.passthrough"] = "1" if value == "pt" else "0"
+    options = [
+        option
+        for word in words
+        if word.startswith("intel_iommu=")
+        for option in word[12:].split(",")
+    ]
+    assert not any(option.startswith("off") for option in options)
+    if any(option.startswith("strict") for option in options):
+        found["iommu.strict"] = "1"  # wherever it stands: it is read last
     return found
 
 
 def test_parameters(machines: Sequence[draw.Drawn]) -> None:
     """Whatever else is drawn, the setting of a machine is in force."""
     overruled = set()
+    drawn_words: set[str] = set()
     for each in machines:
         words = each.machine.append
+        drawn_words.update(words)
         setting = each.way.setting
         want = {"iommu.strict": setting.strict, "iommu.passthrough": setting.passthrough}
         assert _as_the_kernel_reads([*words, *each.way.words]) == want
         for name, value in _as_the_kernel_reads(words).items():
             overruled |= {name} if value not in ("unset", want[name]) else set()
     assert overruled == {"iommu.strict", "iommu.passthrough"}
+    assert drawn_words >= {"intel_iommu=sm_on,strict", "intel_iommu=banana"}

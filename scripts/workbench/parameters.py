@@ -23,6 +23,10 @@ _NO_PARAMETERS = (
     *("iommu.stric", "iommu.strict.", "iommu.strict0", "iommu_strict", "IOMMU.strict"),
     *("iommu.passthroug", "iommu.pass_through", "iommu.pt", "iommu_passthrough"),
 )
+# VT-d's own word. It takes what begins as one of its options does, without scalable mode
+# nothing changes by these, and it is read after iommu.strict, wherever it stands
+_INTEL_IOMMU = ("", "banana", "Strict", "stric", "sm_on", "sm_off,banana", "on,", ",one")
+_INTEL_IOMMU_STRICT = ("strict", "stricter", "sm_on,strict")
 _MOST = 8  # words, since the kernel has its limits, too
 
 Odd = tuple[Setting, tuple[str, ...]]  # what is then expected, and the parameters
@@ -57,10 +61,12 @@ def drawn(draw: random.Random, setting: Setting) -> list[str]:
     words = []
     given = {"iommu.strict": setting.strict, "iommu.passthrough": setting.passthrough}
     for _ in range(draw.randint(0, _MOST)):
-        name = draw.choice((*given, *given, "iommu", *_NO_PARAMETERS))
+        name = draw.choice((*given, *given, "iommu", "intel_iommu", *_NO_PARAMETERS))
         values = _NO_TRUTHS
         if name == "iommu":
             values = ("banana", "PT") if setting.passthrough == "unset" else ("pt", "nopt")
+        elif name == "intel_iommu":
+            values = _INTEL_IOMMU + _INTEL_IOMMU_STRICT * (setting.strict == "1")
         elif given.get(name) != "unset":
             values += _TRUTHS
         words.append(f"{name}={draw.choice(values)}")
