@@ -19,8 +19,9 @@
  *
  *  - the type; and whether a part of a page is bounced;
  *  - mapped: what is mapped is read and written;
- *  - unmapped: 2 ms before the DMA: it is refused, or if lazy reaches the page;
- *  - window: the same at other times before; when lazy the page is reached 8 ms after the
+ *  - unmapped: the page is unmapped 2 ms before the DMA. It is refused, or if lazy reaches
+ *    the page;
+ *  - window: the same with 1 to 40 ms between; when lazy the page is reached 8 ms after the
  *    unmap and refused 24 ms after: the queue waits for 10 ms and up to two of the kernel's
  *    ticks, of 4 ms each;
  *  - flushed: 50 ms before the DMA it is refused;
@@ -561,7 +562,7 @@ static void read_argument(const char *arg)
 	else if (!strcmp(arg, "lazy"))
 		lazy = true;
 	else
-		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
+		ksft_exit_fail_msg("unknown argument %s\n", arg);
 }
 
 int main(int argc, char *argv[])

@@ -212,7 +212,7 @@ static bool obey(const char *arg)
 		return report_memory(value_of(arg, "memory="));
 	if (!strcmp(arg, "choose"))
 		return choose();
-	ksft_exit_fail_msg("argument %s is none of ours\n", arg);
+	ksft_exit_fail_msg("unknown argument %s\n", arg);
 }
 
 int main(int argc, char *argv[])

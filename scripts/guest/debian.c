@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Judges a Debian with a kernel of scripts/package in it: for scripts/debian. A unit of
- * systemd's runs it once all else is up, and powers off when it has ended. What it is told is
- * a file of QEMU's firmware interface, a line each:
+ * Judges a Debian with a kernel of scripts/package in it: for scripts/debian. A systemd unit
+ * runs it once all else is up, and powers off when it has ended. What it is told is a file of
+ * QEMU's firmware interface, a line each:
  *
  *   release=RELEASE   of the kernel, whose package has to be installed
  *   root=DEVICE       the disk that / has to be on
@@ -436,7 +436,7 @@ static void read_line_told(char *line)
 			;
 		*last = line;
 	} else {
-		ksft_exit_fail_msg("line %s is none of ours\n", line);
+		ksft_exit_fail_msg("unknown line %s\n", line);
 	}
 }
 

@@ -12,12 +12,13 @@
  *                   if that disk's type is FROM, and WORD is written to it, the result is
  *                   RESULT, a type or an error. DRIVER: "bound" or "free"
  *
- * Several processes read the disk as fast as they can ("under load"). So there are entries
- * in the flush queue, if there is one, when the event happens. EVENT is one of:
+ * Several processes read the disk as fast as they can ("under load"), except in faults and
+ * nth. So there are entries in the flush queue, if there is one, when the event happens. EVENT
+ * is one of:
  *
  *   type      types are written under load with the driver bound, and then without it
- *   fuzz      random bytes, and what is nearly a type, are written by root, by nobody, and
- *             by several processes at once
+ *   fuzz      random bytes, and what is nearly a type, are written by root, by the user nobody,
+ *             and by several processes at once
  *   rebind    the driver is unbound and bound, and the device is removed and found again
  *   plug      the device is unplugged and plugged in
  *   cpu       the CPU on which the disk is read goes offline and comes back
@@ -1685,7 +1686,7 @@ static bool happens(void)
 	for (i = 0; i < ARRAY_SIZE(events); i++)
 		if (!strcmp(events[i].name, event))
 			return events[i].happens();
-	ksft_exit_fail_msg("event %s is none of ours\n", event);
+	ksft_exit_fail_msg("unknown event %s\n", event);
 }
 
 /* Does @text name the error -ENOMEM, as in "error -12", and not as in "error -120"? */
@@ -1799,7 +1800,7 @@ static void read_argument(char *arg)
 	else if (strchr(arg, '='))
 		add_device(arg);
 	else
-		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
+		ksft_exit_fail_msg("unknown argument %s\n", arg);
 }
 
 int main(int argc, char *argv[])

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Process 1 of every guest. Judges the boot, and ends the guest. What it is told is in
- * the file /told of its initramfs, a line each:
+ * Process 1 of every guest but those of scripts/debian. Judges the boot, and ends the guest.
+ * What it is told is in the file /told of its initramfs, a line each:
  *
  *   DEVICE=TYPE, DEVICE/FROM/WORD=RESULT
  *                   what default_domain, the selftest, is to find
@@ -28,16 +28,16 @@
  *  - default_domain finds every TYPE, and no fault by itself; or if every TYPE is
  *    none, nothing to judge by itself;
  *  - each group has the devices that it should, and no others;
- *  - every disk is read through the IOMMU and holds what it should; what is read is
- *    bounced or is not; and each unmap invalidates the IOTLB if the TYPE is DMA, few
+ *  - every disk is read through the IOMMU and holds what it should; DMA of bounced= is
+ *    bounced, and no other is; and each unmap invalidates the IOTLB if the TYPE is DMA, few
  *    do if it is DMA-FQ;
  *  - each PCI device's interrupt is remapped, if the IOMMU does that;
  *  - types and disks again after each DEVICE has been unplugged and plugged in;
  *  - after every DEVICE has lost its driver, default_domain writes types, and
  *    each WORD has its RESULT; unless no-writes;
  *  - the kernel has logged no error, as the IOMMU drivers do of a DMA fault, and
- *    no record of its log is lost; and it is not tainted, as it is by a warning;
- *    but for what it has to say where it warns.
+ *    no record of its log is lost; and it is not tainted, as it is by a warning.
+ *    With warns the core must warn, and only the core.
  *
  * The host is asked on the console: a line "# host: count", "plug N" or "unplug N", with
  * the N-th device to plug in. It answers there with a number: of invalidations until now,
@@ -250,7 +250,7 @@ static int unmap_often(const char *name)
 	return i == READS ? READS * SEGMENTS : 0;
 }
 
-/* "0000:00:02.0 read again", the name of a test, until the next call */
+/* "0000:00:02.0 is read again", the name of a test, until the next call */
 static const char *test_name(const char *expectation, const char *what)
 {
 	static char name[NAME_SIZE * 2];
@@ -298,7 +298,7 @@ static void check_invalidations(const char *expectation, const char *disk)
 	if (!is_lazy && !is_strict)
 		why = "nothing is mapped";
 	else if (disk[0] != 'v')
-		why = "7.3 waits for the IOTLB when NVMe unmaps, under DMA-FQ too";
+		why = "only virtio-blk is counted";
 	else if (!args.count)
 		why = "nobody counts its invalidations";
 	if (why) {
@@ -324,7 +324,7 @@ static void check_bounced(const char *expectation)
 	if (!*args.bounced)
 		why = "no bounce buffers here";
 	else if (expects(expectation, "identity"))
-		why = "no IOMMU in its way";
+		why = "it is not translated";
 	if (why) {
 		skip(expectation, "bounces", why);
 		return;
@@ -702,7 +702,7 @@ static void read_argument(char *arg)
 	else if (strchr(arg, '='))
 		append(strchr(arg, '/') ? args.writes : args.types, arg);
 	else
-		ksft_exit_fail_msg("argument %s is none of ours\n", arg);
+		ksft_exit_fail_msg("unknown argument %s\n", arg);
 }
 
 static int length(char *list[])

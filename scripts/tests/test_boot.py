@@ -73,6 +73,14 @@ def test_default() -> None:
     assert len(_jobs("--default", "strict", "--all")) == 5 * 2 * len(machine.names())
 
 
+def test_an_alternative_boots_with_vtd_and_without_a_probe() -> None:
+    """The probe's diff does not apply to it."""
+    names = _machines(_jobs("--alternative", "two-ops", "--all"))
+    assert {"vtd", "vtd-nopt", "vtd-flts"} <= set(names)
+    assert not {"vtd-mixed", "virtio-iommu", "amdvi"} & set(names)
+    assert not any(machine.read(name).probe for name in names)
+
+
 def test_options_may_come_between_machines() -> None:
     assert _machines(_jobs("vtd", "--strict", "0", "vtd-nopt")) == ["vtd", "vtd-nopt"]
 
@@ -186,6 +194,8 @@ def test_odd() -> None:
         (("--random", "1", "--attack"), "--random and --attack"),
         (("--random", "1", "--loads"), "--random and --loads"),
         (("--random", "1", "--alternative", "two-ops"), "--random and --alternative"),
+        (("--alternative", "two-ops", "smmuv3"), "'smmuv3': --alternative is for those"),
+        (("--alternative", "two-ops", "vtd-mixed"), "'vtd-mixed': --alternative is for those"),
         (("--random", "1", "--strict", "0"), "--random and --strict"),
         (("--random", "1", "--default", "strict"), "--random and --default"),
         (("./nowhere",), "machine 'nowhere': no such file"),
@@ -226,7 +236,9 @@ def test_a_wrong_type_that_the_guest_has_passed(
 ) -> None:
     assert not _judge(tmp_path, monkeypatch, "DMA", Outcome()).complaints
     wrong = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
-    assert wrong.complaints == ["0000:00:02.0 should be DMA, and yet was passed"]
+    assert wrong.complaints == [
+        "0000:00:02.0 should be DMA: the guest has another type, and passed"
+    ]
 
 
 def test_the_end_of_a_guest_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +267,7 @@ def test_failures_are_told_when_a_later_build_fails(
 ) -> None:
     bad = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
     assert _pool(tmp_path, bad).tell_failures("boot") == [bad]
-    assert "and yet was passed" in capsys.readouterr().err
+    assert "the guest has another type" in capsys.readouterr().err
 
 
 def test_rows_appear_when_they_are_complete(

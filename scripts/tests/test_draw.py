@@ -172,7 +172,10 @@ def test_a_class_that_none_has(
         result.passed = [name for name in result.passed if name != "types written"]
         rows.add(result)
     assert rows.end() == NOT_AS_EXPECTED
-    assert capsys.readouterr().err == "boot: NO machine: types are written\n"
+    assert (
+        capsys.readouterr().err
+        == "boot: no machine counts for this class: types are written\n"
+    )
     few = _rows(some[:1], ("patched",))
     assert few.end() == AS_EXPECTED  # so few need not have any
 

@@ -113,7 +113,7 @@ def test_what_has_been_tried_is_summed(capsys: pytest.CaptureFixture[str]) -> No
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[2] == ["4", "2", "2", "a:", "stock,", "patched"]
     assert lines[3] == ["3", "1", "1", "7", "9", "b:", "patched"]
-    assert lines[4][:6] == ["7", "7", "9", "in", "all:", "0"] and len(lines) == 5
+    assert lines[4][:6] == ["7", "7", "9", "in", "all:", "no"] and len(lines) == 5
     test.tell_tried(tried, 1)
     assert "in all" not in capsys.readouterr().out
 

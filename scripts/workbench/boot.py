@@ -29,23 +29,25 @@ iommu.strict=0 and iommu.strict=1.
                       scripts/mutate has made last: mutant, which must be as patched
   --alternative NAME  patched beside a kernel without the series that has NAME of
                       related/alternatives/, another way to make lazy what is behind
-                      VT-d without pass-through; only machines with VT-d
+                      VT-d without pass-through; only machines with VT-d and without a probe
   --with NAME         both kernels with related/NAME.patch on top, or with a diff of your own
                       if NAME has a "/"; may be given again
   --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
                       with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
                       vtd-nopt
-  --random N          N machines that are drawn, with parameters and a default that are
-                      drawn, too; from --seed, or the system's. What is right follows from
-                      each machine
+  --random N          N machines that are drawn at random, with parameters and a default that
+                      are drawn, too; from --seed, or the system's. What is right follows
+                      from each machine
   --seed SEED         the first machine's, a number; the second has SEED + 1, and so on
-  --events            one event in each boot instead, while the disk is read: types are written;
-                      a driver, a device or a CPU goes and comes back; the machine suspends, is
-                      reset or starts another kernel; VFIO takes the disk; allocations fail.
-                      Then types and disks are judged. Print how often each event happened.
+  --events            one event in each boot instead: types are written; a driver, a device or
+                      a CPU goes and comes back; the machine suspends, is reset or starts
+                      another kernel; VFIO takes the disk; allocations fail. The disk is read
+                      meanwhile, except in faults, nth and reset. Then types and disks are
+                      judged. Print how often each event happened.
                       Unless some are named, on vtd-nopt-hotplug, vtd and vtd-nopt-external
   --event EVENT       only this one; may be given again
-  --rounds TIMES      how often types are written, 40 unless given; other events in proportion
+  --rounds TIMES      how often types are written, 40 unless given; other events less often.
+                      nth, queue, kexec and reset have no rounds
   --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
                       passthrough by itself: strict or passthrough; else it is lazy. Or
                       opt-in: it leaves VT-d off unless the firmware asks for it and there is
@@ -62,7 +64,8 @@ iommu.strict=0 and iommu.strict=1.
   --passthrough SETTING
                       with this iommu.passthrough: the same, unset if not given
   --append 'WORDS'    more kernel parameters
-  --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given
+  --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given; not
+                      with --random
   --timeout SECONDS   until a guest counts as hung, 60 unless given, with --debug 300, with
                       --loads 600, with --events 600 and 2 more for each of --rounds, and that
                       4 times with --debug or --kcsan; and 5 more for each --replug
@@ -72,10 +75,12 @@ iommu.strict=0 and iommu.strict=1.
 
 MACHINE is a name, see --list, or the path of a file like those in scripts/machine/.
 
-The table goes to stdout as boots end, a row for each machine, setting and device, or with
---all for each machine and device, the settings across, with "!" where not as expected; with
---random for each machine, and at the end how many there were of each class: with 8 machines
-or more it fails if a class has none. Progress and failures go to stderr.
+The table goes to stdout as boots end, a row for each machine, setting and device. With --all
+and --default it has a row for each machine and device, and a column for each setting; "!" is
+not as expected. With --random it has a row for each machine, and at the end how many there were
+of each class: with 8 machines or more it fails if a class has none. With --loads and --events
+it comes after the last boot, with a row for each load or event. Progress and failures go to
+stderr.
 
 A boot fails if a device has another type than expected or takes another than it should
 through sysfs, if its disk cannot be read through the IOMMU or invalidates the IOTLB too
@@ -185,7 +190,9 @@ def _refuse_together(asked: Namespace) -> None:
     if asked.image is not None and asked.base != "mainline":
         raise CannotTell("--image and --base cannot go together")
     if asked.attack and (asked.accel != "tcg" or asked.base == "lts"):
-        raise CannotTell("--attack goes with tcg, and with mainline or its like")
+        raise CannotTell(
+            "--attack needs --accel tcg, and --base mainline, newest or a directory"
+        )
     if asked.accel == "kvm" and not os.access("/dev/kvm", os.W_OK):
         raise CannotTell("--accel 'kvm': no access to /dev/kvm here, use tcg")
 
@@ -249,7 +256,8 @@ def choose(asked: Namespace) -> list[Machine]:
     if asked.events:
         chosen = events.able(chosen, bool(named))
     if asked.alternative is not None:
-        chosen = _only(_has_vtd, chosen, named, "--alternative is for those of VT-d")
+        why = "--alternative is for those with VT-d and without a probe"
+        chosen = _only(_takes_alternative, chosen, named, why)
     if asked.default == policy.OPT_IN:
         why = "--default opt-in is for VT-d with an external-facing port"
         chosen = _only(_can_opt_in, chosen, named, why)
@@ -283,6 +291,11 @@ def _only_64k(asked: Namespace, named: Sequence[Machine]) -> None:
 
 def _has_vtd(each: Machine) -> bool:
     return any("intel-iommu" in word for word in each.qemu)
+
+
+def _takes_alternative(each: Machine) -> bool:
+    """Whether it boots an alternative, to which the probe's diff does not apply."""
+    return _has_vtd(each) and not each.probe
 
 
 def _can_opt_in(each: Machine) -> bool:

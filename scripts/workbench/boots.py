@@ -138,7 +138,9 @@ class Booter:
         for device in result.job.machine.devices:
             want = result.job.type_of(device)
             if result.types.get(device.address, "none") != want and not result.complaints:
-                result.complaints = [f"{device.address} should be {want}, and yet was passed"]
+                result.complaints = [
+                    f"{device.address} should be {want}: the guest has another type, and passed"
+                ]
 
 
 def _columns(kernels: Collection[str]) -> tuple[str, str]:

@@ -188,7 +188,7 @@ def outlook(kernel: Kernel, target: Target) -> str:
     """
     obj = kernel.tree / f"obj-{target.name}"
     if (obj / "built").exists():
-        return "has been built, to be looked at again"
+        return "is built; is built again if something has changed"
     if kernel.like:
         return "to be built, about 1 min, from the objects of " + kernel.like.name
     return "to be built, about 6 min, or 1 min if ccache knows it"

@@ -23,7 +23,7 @@ vtd-nopt-external unless given, each under iommu.strict=1 and 0.
                    until a guest counts as hung, 1200 unless given
   --console        show the console of the one boot that the rest selects
 
-In the guest a unit of systemd's judges: see scripts/guest/debian.c. A boot fails if a type is
+In the guest a systemd unit judges: see scripts/guest/debian.c. A boot fails if a type is
 not as it should be, the installed selftest does not end as it should, with and without
 --write, the IOTLB is invalidated too often or too seldom, a unit fails, the kernel logs an
 error, the journal has one that stock does not have, or a test of iommufd's or VFIO's has

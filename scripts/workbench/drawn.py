@@ -132,10 +132,10 @@ class Rows:
         return [each for each in self.machines if each.machine.name in names]
 
     def end(self) -> int:
-        """Print how many machines had each class; return whether that is as expected.
+        """Print how many machines count for each class: those whose boots have judged it.
 
-        A machine has a class if its boots have judged it, and found it right. So many machines
-        that they must have all classes have to; unless some failed, which says enough.
+        Return NOT_AS_EXPECTED if a class has none, though there are draw.PERIOD machines or
+        more and none of them has failed; else AS_EXPECTED.
         """
         progress.result("")
         for name, count in self.counts.items():
@@ -144,7 +144,7 @@ class Rows:
         if not missing or self.failed() or len(self.machines) < draw.PERIOD:
             return AS_EXPECTED
         for name in missing:
-            progress.say(f"boot: NO machine: {name}")
+            progress.say(f"boot: no machine counts for this class: {name}")
         return NOT_AS_EXPECTED
 
 

@@ -43,8 +43,8 @@ _RESETS = 10
 # It is reset within so many lines on the console: process 1 begins after them
 _RESET_WITHIN = {"x86_64": 230, "arm64": 120}
 
-# Allocations that fail are told of at length. And QEMU does not wake a port that sleeps when a
-# device is plugged in: on arm64 ports would, which boots with suspend let them
+# Allocations that fail are told of at length. QEMU does not wake a sleeping port when a device
+# is plugged in; on arm64 a port would sleep, since these kernels have CONFIG_PM
 WORDS = ("log_buf_len=8M", "pcie_port_pm=off")
 # Two CPUs, one of which can go
 _CPUS = ("-smp", "2")

@@ -14,7 +14,7 @@ beside them.
 MACHINE is a name, see scripts/boot --list. Unless some are named, it is all that can do
 without a host that plugs in a device, since nobody does so in a lab.
 
-  MACHINE.yaml            boots twice, with iommu.strict=0 and 1. A result is a line of KTAP's
+  MACHINE.yaml            boots twice, with iommu.strict=0 and 1. A result is a KTAP line
                           that process 1 of the guest prints, and nothing else is
   MACHINE.device.yaml     the device that lava-run wants beside it; a lab has its own
   board-strict-0.yaml     for a real machine: replace DEVICE-TYPE, KERNEL-URL, MODULES-URL,

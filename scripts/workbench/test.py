@@ -2,15 +2,12 @@
 """
 Usage: scripts/test [--full] [--list] [PART ...]
 
-Run the checks of this project: the workbench's own tests, that each series applies to each
-base, alone and with the other, and survives as commits and mails, static checks, the x86_64
-machines under every setting, others that are drawn, kernels with another default, a device
-that attacks, events, KUnit on x86_64 and on User Mode Linux, that figures are the same again,
-that the harness can fail and that KUnit can: see scripts/mutate. Installs and builds what is
-missing first.
+Run the checks of this project: without an option, the parts that --list shows and does not
+mark. They check the workbench, both series, KUnit, and the change on machines of x86_64.
+Installs and builds what is missing first.
 
-  --full  also what takes a kernel more to build, or a machine: the parts that --list marks.
-          Each takes less than an hour, but for events-debug and random-many
+  --full  also the parts that --list marks: they need more kernels, packages or time. Each
+          takes less than an hour, but for events-debug and random-many
   --list  print the parts, and what each checks
   PART    only these
 
@@ -107,7 +104,7 @@ _TRIED = (
 
 
 _SUMMED = ("boots", "events", "faults")
-_NOTHING_ELSE = "in all: 0 wrong types, 0 errors of a kernel's that were not asked for"
+_NOTHING_ELSE = "in all: no wrong type, no unexpected error in a kernel's log"
 
 
 def _must_have_found_out(status: int, program: str | Path, said: str) -> None:
@@ -566,7 +563,7 @@ def defaults_everywhere(run: Run) -> None:
 
 
 def debug(run: Run) -> None:
-    """machines with every checker on"""
+    """machines with the checkers of --debug"""
     late = ["vtd-late", "vtd-nopt-late", "vtd-nopt-dock", "vtd-flts", "virtio-iommu-late"]
     _boot(run, "vtd", "vtd-nopt", "vtd-nopt-external", *late, "--debug")
 
@@ -716,7 +713,7 @@ def attacks(run: Run) -> None:
 
 
 def attacks_cured(run: Run) -> None:
-    """and with the related patch what is not trusted reaches nothing"""
+    """with related/untrusted.patch a device that is not trusted reaches nothing unmapped"""
     words = ["vtd-late", "vtd-nopt-late", "--strict", "0", "--kernel", "patched"]
     said = run.good(script("boot"), "--attack", *words, "--with", "untrusted")
     if said.count("strict, untrusted") != 2:
@@ -724,7 +721,7 @@ def attacks_cured(run: Run) -> None:
 
 
 def attacks_all_cured(run: Run) -> None:
-    """a device that attacks, with the related patch, everywhere"""
+    """a device that attacks, with related/untrusted.patch, on all machines"""
     said = run.good(script("boot"), "--attack", "--with", "untrusted", "--all")
     if "LAZY" in said:
         raise Wrong("a device that is not trusted is lazy")
@@ -787,7 +784,7 @@ def events_arm64(run: Run) -> None:
 
 
 def events_debug(run: Run) -> None:
-    """every event, a few times, with every checker on"""
+    """every event, a few times, with the checkers of --debug"""
     _boot(run, "--events", "--rounds", "4", "--debug")
 
 
@@ -821,7 +818,7 @@ def debug_fails(run: Run) -> None:
 
 
 def kunit_debug(run: Run) -> str:
-    """KUnit with every checker on"""
+    """KUnit with the checkers of --debug"""
     return run.good(script("kunit"), "--debug")
 
 
@@ -1270,7 +1267,7 @@ PARTS: Mapping[str, Part] = {
     "events-long": Part("every event, often, and on all three machines", (events_long,), True),
     "events-arm64": Part("every event, on arm64", (events_arm64,), True),
     "events-debug": Part(
-        "every event with every checker on, and that each can find something",
+        "every event with the checkers of --debug, and that each can find something",
         (debug_fails, events_debug),
         True,
     ),
@@ -1282,7 +1279,7 @@ PARTS: Mapping[str, Part] = {
         (loads, loads_too_strict),
     ),
     "selftest": Part(
-        "the selftest elsewhere, and that it can fail",
+        "the selftest with a C library and as kselftest has it, and that it can fail",
         (judge_with_libc, kselftest, trust_forgotten),
     ),
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
@@ -1292,16 +1289,16 @@ PARTS: Mapping[str, Part] = {
     "page": Part("the page of figures, in a browser", (page,), True),
     "mutants": Part("that KUnit can fail", (mutants,)),
     "everywhere": Part(
-        "what the default run does on a few machines, on all, and with every checker",
+        "each default of the kernel on all machines, the checkers of --debug, 64 KiB pages",
         (defaults_everywhere, debug, kunit_debug, large_pages),
         True,
     ),
     "loads-cured": Part(
-        "how often each load invalidates with the related patch", (loads_cured,), True
+        "how often each load invalidates with related/iova-destroy.patch", (loads_cured,), True
     ),
     "loads-arm64": Part("how often each load invalidates on arm64", (loads_arm64,), True),
     "attack-cured": Part(
-        "a device that attacks, with the related patch", (attacks_all_cured,), True
+        "a device that attacks, with related/untrusted.patch", (attacks_all_cured,), True
     ),
     "archs": Part(
         "arm64, s390 and RISC-V",
@@ -1310,7 +1307,9 @@ PARTS: Mapping[str, Part] = {
     ),
     "lts": Part("Linux 6.12", (lts_machines, lts_kunit, lts_static), True),
     "own-tree": Part("a tree of one's own", (own_tree,), True),
-    "alternatives": Part("the other ways", (two_ops, identity_may_fail), True),
+    "alternatives": Part(
+        "the prototypes in related/alternatives", (two_ops, identity_may_fail), True
+    ),
     "images": Part(
         "kernels that Debian ships, and that they can fail", (images, images_fail), True
     ),
