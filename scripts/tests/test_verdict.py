@@ -236,6 +236,8 @@ def test_a_recorded_console(parser: verdict.Parser) -> None:
 @pytest.mark.parametrize("name", ["amdvi", "smmuv3", "virtio-iommu", "none"])
 def test_interrupts_are_remapped_by_vtd_alone(name: str) -> None:
     assert job.is_remapped(_job("vtd", "stock"))
+    assert not job.is_x2apic(_job("vtd", "stock")) and job.is_x2apic(_job("vtd-flts", "stock"))
+    assert not job.is_x2apic(_job("vtd-flts", "stock", "off"))
     assert not job.is_remapped(_job(name, "stock"))
     assert not job.is_remapped(_job("vtd", "stock", "off"))
 

@@ -186,6 +186,11 @@ def is_remapped(job: Job) -> bool:
     return "intel-iommu" in words and "intremap=off" not in words
 
 
+def is_x2apic(job: Job) -> bool:
+    """Whether the CPUs have to be in x2APIC mode: QEMU's can be as of version 10."""
+    return is_remapped(job) and "eim=on" in " ".join(job.machine.qemu)
+
+
 def finds_too_strict(job: Job) -> bool:
     """Whether the kernel is strict where patched is not, and the guest can see that.
 
@@ -224,5 +229,6 @@ def told(job: Job, replugs: int) -> list[str]:
         "too-strict": finds_too_strict(job),
         "no-writes": job.is_old,
         "remapped": is_remapped(job),
+        "x2apic": is_x2apic(job),
     }
     return lines + [flag for flag, is_set in flags.items() if is_set]

@@ -686,9 +686,11 @@ def hang(run: Run) -> None:
 
 
 def not_remapped(run: Run) -> None:
-    """interrupts that are not remapped fail"""
+    """interrupts that are not remapped fail, or not in x2APIC mode"""
     said = "interrupts remapped failed"
     run.fails(1, said, script("boot"), *_ONE, "--append", "intremap=off")
+    words = ["--kernel", "patched", "--strict", "1", "--append", "nox2apic"]
+    run.fails(1, said, script("boot"), "vtd-flts", *words)
 
 
 def wrong_type(run: Run) -> None:
