@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Sequence
 
 import pytest
@@ -79,6 +81,38 @@ def test_an_alternative_boots_with_vtd_and_without_a_probe() -> None:
     assert {"vtd", "vtd-nopt", "vtd-flts"} <= set(names)
     assert not {"vtd-mixed", "virtio-iommu", "amdvi"} & set(names)
     assert not any(machine.read(name).probe for name in names)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("vtd --events --kernel patched --strict 0", "these are 11: give one --event"),
+        ("vtd --all --kernel patched --strict 0", "these are 3: give one --passthrough"),
+        ("vtd", "these are 4: give one --kernel, one --strict"),
+        ("--random 1", "these are 2: give one --kernel"),
+        ("--image a --image b vtd --strict 0", "these are 2: give one --image"),
+    ],
+)
+def test_what_is_missing_for_a_console(words: str, says: str) -> None:
+    asked = boot.options().parse([*words.split(), "--console"])
+    boot._refuse_together(asked)
+    plan = boot._plan(asked)
+    names = asked.image or ([asked.kernel] if asked.kernel else ["stock", "patched"])
+    jobs = boot._asked_jobs(asked, plan.chosen, plan.ways, names)
+    with pytest.raises(CannotTell, match=f"{says}$"):
+        boot._check_console(asked, jobs)
+
+
+def test_kvm_runs_what_the_host_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, how: True)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="x86_64"))
+    assert _machines(_jobs("--accel", "kvm", "vtd")) == ["vtd"]
+    with pytest.raises(CannotTell, match="'smmuv3': --accel 'kvm' cannot run arm64 here"):
+        _jobs("--accel", "kvm", "smmuv3")
+
+
+def test_what_debug_takes_is_in_mainline(stock: Path) -> None:
+    assert (stock / boot.DEBUG_NEEDS).is_file()
 
 
 def test_options_may_come_between_machines() -> None:
@@ -199,6 +233,16 @@ def test_odd() -> None:
         (("--random", "1", "--strict", "0"), "--random and --strict"),
         (("--random", "1", "--default", "strict"), "--random and --default"),
         (("./nowhere",), "machine 'nowhere': no such file"),
+        (("--64k", "--alternative", "two-ops"), "--64k and --alternative"),
+        (("--all", "--default", "opt-in", "--arch", "s390"), "none of these machines is one"),
+        (
+            ("--loads", "--arch", "arm64"),
+            "'arm64': none of vtd vtd-nopt is of it, name others",
+        ),
+        (("--odd", "--replug", "7"), "--odd and --replug"),
+        (("--strict", "0", "--strict", "1"), "--strict '1': given twice"),
+        (("--append", "a", "--append", "b"), "--append 'b': given twice"),
+        (("--with", f"{kernel.RELATED}/untrusted.patch"), "is known as --with untrusted"),
     ],
 )
 def test_what_means_nothing_is_refused(arguments: Sequence[str], says: str) -> None:

@@ -10,7 +10,7 @@ from typing import Iterator
 
 import pytest
 
-from workbench import base, boot, check, paths, test
+from workbench import base, boot, check, paths, setup, test
 from workbench.status import CannotTell
 
 LONGEST = 60  # lines of a function
@@ -49,6 +49,21 @@ def test_a_program_of_a_check(line: str, error: type[Exception], tmp_path: Path)
     if line != "exit 1":
         with pytest.raises(error):
             run.fails(1, "", "sh", "-c", line)
+
+
+def test_parts_are_named_once_and_without_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def one(check: test.Check, which: str, *more: object) -> test.Tried:
+        made.append(which)
+        return test.Tried("")
+
+    monkeypatch.setattr(test, "one", one)
+    monkeypatch.setattr(setup, "prepare", lambda *words: None)
+    test.main(["static", "static"])
+    assert made == ["check 1 of 1"]
+    with pytest.raises(CannotTell, match="'static': --full is all parts, name none"):
+        test.main(["--full", "static"])
 
 
 def test_what_is_ours_is_checked_first() -> None:

@@ -173,6 +173,9 @@ def test_a_machine_without_a_driver_is_not_left_out_in_silence(
     jobs = boot._image_jobs(plan, [one], is_named=False)
     assert [its.machine.name for its in jobs] == ["vtd"]
     assert "amdvi, left out" in capsys.readouterr().err
+    none = replace(one, config="# CONFIG_INTEL_IOMMU is not set\n")
+    with pytest.raises(CannotTell, match="none has the driver for the IOMMU"):
+        boot._image_jobs(plan, [none], is_named=False)
 
 
 def test_modules_are_unpacked(tmp_path: Path) -> None:

@@ -128,6 +128,12 @@ def test_a_missing_key_is_named(directory: Path, lost: str) -> None:
         machine.read("wrong", directory)
 
 
+def test_an_architecture_that_qemu_does_not_emulate(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text(VTD.replace("x86_64", "um"))
+    with pytest.raises(CannotTell, match="arch 'um': QEMU does not emulate it"):
+        machine.read_file(tmp_path / "mine")
+
+
 def test_an_unknown_architecture(directory: Path) -> None:
     (directory / "wrong").write_text(VTD.replace("x86_64", "vax"))
     with pytest.raises(CannotTell, match="'vax': must be one of: arm64"):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench import base, kernel, patches, paths
+from workbench import base, kernel, mutate, patches, paths, tree
+from workbench.status import CannotTell
 
 OLD = [f"line {number}\n" for number in range(20)]
 
@@ -78,6 +79,26 @@ def test_a_file_that_is_not_there(top: Path) -> None:
         patches.apply_series(top / "tree", "Linux", top)
 
 
+NEW = "--- /dev/null\n+++ b/drivers/new.c\n@@ -0,0 +1 @@\n+new\n"
+GONE = "--- a/x.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-line 0\n"
+
+
+def test_a_diff_may_create_a_file(top: Path) -> None:
+    files = patches.Files(_tree(top, OLD))
+    files.apply((_diff(OLD, 9, "mine\n") + NEW).encode(), "mine")
+    assert b"mine\n" in files.edits["x.c"] and files.edits["drivers/new.c"] == b"new\n"
+
+
+@pytest.mark.parametrize(
+    "diff, says", [("", "mine edits no file"), (GONE, "mine deletes or renames x.c")]
+)
+def test_a_diff_that_is_no_edit_is_refused(top: Path, diff: str, says: str) -> None:
+    files = patches.Files(_tree(top, OLD[:1]))
+    with pytest.raises(CannotTell, match=says):
+        files.apply(diff.encode(), "mine")
+    assert not files.edits
+
+
 def test_the_tree_is_only_read(top: Path) -> None:
     tree = _tree(top, OLD)
     patches.apply_series(tree, "Linux", top)
@@ -111,6 +132,32 @@ def test_related_patches_apply_in_any_order(stock: Path) -> None:
         for name in kernel.alternatives():
             file = kernel.ALTERNATIVES / f"{name}.patch"
             assert patches.apply_all(stock, plain.edits, [file]) != plain.edits
+
+
+def test_what_was_made_with_a_related_patch_is_not_taken_for_less(
+    stock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mainline = base.Base("mainline", stock.parent)
+    plain = kernel.patched(mainline)
+    for name, says in (
+        ("", ""),
+        ("untrusted", "'mutant': the last one was made with untrusted"),
+    ):
+        made = kernel.with_related(plain, [name] if name else []).edits
+        monkeypatch.setattr(tree, "edits", lambda top, made=made: made)
+        if not name:
+            assert kernel.kept(mainline, "mutant").edits == made
+            continue
+        with pytest.raises(CannotTell, match=says):
+            kernel.kept(mainline, "mutant")
+
+
+def test_every_related_patch_of_a_mutant_can_be_told(stock: Path) -> None:
+    """By the cases that it adds to the suites."""
+    mainline = base.Base("mainline", stock.parent)
+    plain = kernel.patched(mainline)
+    for name in {each.related for each in mutate.read().values() if each.related}:
+        assert kernel._has_suites_of(kernel.with_related(plain, [name]).edits, plain, name)
 
 
 def test_every_file_of_the_series_ends_with_a_newline() -> None:

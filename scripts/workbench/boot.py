@@ -115,6 +115,8 @@ MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
 FOR_OPT_IN = ("vtd-nopt-external", "vtd-late")
 UNSET = "unset"
+HOSTS = {"x86_64": "x86_64", "aarch64": "arm64", "s390x": "s390"}  # by what uname says
+DEBUG_NEEDS = "drivers/iommu/iommu-debug-pagealloc.c"
 LARGE_PAGES = "arm64"  # the architecture that can have pages of 64 KiB
 SECONDS_PER_BOOT = 3  # of QEMU (TCG) on a core of an AMD EPYC
 SETTINGS = (UNSET, "0", "1")
@@ -173,7 +175,8 @@ def _refuse_together(asked: Namespace) -> None:
     pairs += [("debug", "kcsan")]
     for fragment in ("debug", "64k"):
         pairs += [(fragment, other) for other in ("image", "attack", "loads")]
-    pairs += [("64k", "events")]
+    pairs += [("64k", "events"), ("64k", "alternative")]
+    pairs += [("odd", "replug"), ("odd", "console")]
     for one, other in pairs:
         if all(getattr(asked, each) not in (None, False) for each in (one, other)):
             raise CannotTell(f"--{one} and --{other} cannot go together")
@@ -238,7 +241,13 @@ def choose(asked: Namespace) -> list[Machine]:
                 raise CannotTell(f"machine '{each.name}' is not of --arch '{asked.arch}'")
         chosen = [each for each in chosen if each.arch.name == asked.arch]
         if not chosen:
-            raise CannotTell(f"--arch '{asked.arch}': no such machine, see --list")
+            raise CannotTell(
+                f"--arch '{asked.arch}': none of {' '.join(_unnamed(asked))} is of it, name others"
+            )
+    for each in chosen:
+        if asked.accel == "kvm" and each.arch.name != HOSTS.get(os.uname().machine):
+            why = f"--accel 'kvm' cannot run {each.arch.name} here, use tcg"
+            raise CannotTell(f"machine '{each.name}': {why}")
     if asked.replug is not None and not any(each.plugs for each in chosen):
         raise CannotTell(f"--replug '{asked.replug}': none of these machines plugs a device")
     if asked.image is not None:
@@ -312,7 +321,10 @@ def _only(
     for each in named:
         if not can(each):
             raise CannotTell(f"machine '{each.name}': {why}")
-    return [each for each in chosen if can(each)]
+    found = [each for each in chosen if can(each)]
+    if not found:
+        raise CannotTell(f"{why}, and none of these machines is one")
+    return found
 
 
 def _plain_ways(asked: Namespace) -> list[Way]:
@@ -605,6 +617,7 @@ def _prepare(asked: Namespace, base: bases.Base, plan: Plan) -> list[Machine]:
     setup.prepare_machines(base, chosen, *packages.BUILD)
     for each in {(each.arch, each.emulator, each.count): each for each in chosen}.values():
         emulator.check_events(each)
+    _check_needs("--debug", base, [DEBUG_NEEDS] if asked.debug else [])
     _check_needs("--loads", base, [loads.NEEDS] if asked.loads else [])
     _check_needs("--events", base, events.NEEDS if asked.events else [])
     return chosen
@@ -693,13 +706,16 @@ def _image_jobs(plan: Plan, images: Sequence[image.Image], is_named: bool) -> li
             if is_named or len(plan.chosen) == 1:
                 raise CannotTell(why)
             progress.say(f"boot: {why}, left out")
-    return [
+    jobs: list[Job] = [
         image.ImageJob(each, one.name, way, image=one)
         for each in plan.chosen
         for way in plan.ways[each.name]
         for one in images
         if one.has_driver(each)
     ]
+    if not jobs:
+        raise CannotTell("--image: none has the driver for the IOMMU of one of these machines")
+    return jobs
 
 
 def _boot_images(asked: Namespace, plan: Plan) -> int:
@@ -713,6 +729,10 @@ def _boot_images(asked: Namespace, plan: Plan) -> int:
         emulator.check_events(each)
     images = _images(asked, base, plan)
     jobs = _image_jobs(plan, images, is_named=bool(asked.machines))
+    for job in jobs:
+        if asked.replug is not None and not job.can_replug:
+            why = "with PREEMPT_RT no device can be plugged in again"
+            raise CannotTell(f"--replug '{asked.replug}': image '{job.kernel}': {why}")
     _say_how_many(jobs, asked.image, SECONDS_PER_BOOT)
     files = {one.name: one for one in images}
     booter = Booter(_how(asked), plan.run, verdict.Parser(base.stock))
@@ -736,11 +756,21 @@ def _end(pool: Pool) -> int:
 
 
 def _check_console(asked: Namespace, jobs: Sequence[Job]) -> None:
-    if asked.console and len(jobs) != 1:
-        raise CannotTell(
-            f"--console shows one boot, these are {len(jobs)}: give one machine, --kernel "
-            "and --strict"
-        )
+    """Raise CannotTell if the console is asked for of more than one boot."""
+    if not asked.console or len(jobs) == 1:
+        return
+    settings = [job.way.setting for job in jobs]
+    selects = {
+        "machine": {job.machine.name for job in jobs},
+        "--image" if asked.image else "--kernel": {job.kernel for job in jobs},
+        "--strict": {each.strict for each in settings},
+        "--passthrough": {each.passthrough for each in settings},
+        "--event": {job.event for job in jobs if isinstance(job, events.Happening)},
+    }
+    several = [name for name, values in selects.items() if len(values) > 1]
+    raise CannotTell(
+        f"--console shows one boot, these are {len(jobs)}: give one {', one '.join(several)}"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ In the guest a systemd unit judges: see scripts/guest/debian.c. A boot fails if 
 not as it should be, the installed selftest does not end as it should, with and without
 --write, the IOTLB is invalidated too often or too seldom, a unit fails, the kernel logs an
 error, the journal has one that stock does not have, or a test of iommufd's or VFIO's has
-another result than with stock.
+another result than with stock. Without stock the journal is not judged.
 
 Exit status: 0 all is as expected; 1 some is not; 2 it could not be found out.
 """

@@ -93,6 +93,9 @@ def lacks(each: machine.Machine) -> str:
         return "for --events it must have one 'plug' at most"
     if subject(each).policy.late:
         return "for --events its disk must not join a group that has its domain"
+    judged = {device.address for device in each.devices}
+    if any(len(judged & set(group)) > 1 for group in each.groups):
+        return "for --events none of its devices must share a group with another"
     return ""
 
 

@@ -107,6 +107,9 @@ def check_related(names: Sequence[str], own: bool = False) -> None:
         if own and "/" in name:
             if not Path(name).is_file():
                 raise CannotTell(f"--with '{name}': no such file")
+            for known in related():
+                if Path(name).samefile(RELATED / f"{known}.patch"):
+                    raise CannotTell(f"--with '{name}': is known as --with {known}")
             if not re.fullmatch(r"[\w.+-]+", Path(name).stem):
                 raise CannotTell(
                     f"--with '{name}': the kernel's make wants a name without blanks and the like"
@@ -117,6 +120,14 @@ def check_related(names: Sequence[str], own: bool = False) -> None:
             raise CannotTell(f"--with '{name}': given twice")
 
 
+def _apply(base: bases.Base, edits: patches.Edits, diffs: Sequence[Path]) -> patches.Edits:
+    """Return edits with diffs on top; if one does not apply, the error names the base."""
+    try:
+        return patches.apply_all(base.stock, edits, diffs)
+    except patches.DoesNotApply as error:
+        raise patches.DoesNotApply(f"{error} to {base.version}", error.hunks) from None
+
+
 def with_related(kernel: Kernel, names: Sequence[str]) -> Kernel:
     """The same with related patches, and with their cases where it has the suites."""
     if not names:
@@ -125,7 +136,7 @@ def with_related(kernel: Kernel, names: Sequence[str]) -> Kernel:
     if SUITE in kernel.edits:
         more = [RELATED / f"{name}{SUITES_OF}" for name in names]
         diffs += [diff for diff in more if diff.exists()]
-    edits = patches.apply_all(kernel.base.stock, kernel.edits, diffs)
+    edits = _apply(kernel.base, kernel.edits, diffs)
     name = "+".join([kernel.name, *sorted(Path(name).stem for name in names)])
     return replace(kernel, name=name, edits=edits, like=kernel)
 
@@ -137,7 +148,7 @@ def alternatives() -> list[str]:
 
 def alternative(base: bases.Base, name: str) -> Kernel:
     """The base with one of them in place of the series."""
-    edits = patches.apply_all(base.stock, {}, [ALTERNATIVES / f"{name}.patch"])
+    edits = _apply(base, {}, [ALTERNATIVES / f"{name}.patch"])
     return Kernel(base, "alternative", edits, like=stock(base), is_whole=False)
 
 
@@ -194,11 +205,29 @@ def failing(kernel: Kernel) -> Kernel:
 
 
 def kept(base: bases.Base, name: str) -> Kernel:
-    """Return what edited() was asked for last by a name; CannotTell if there is nothing."""
+    """Return what edited() was asked for last by a name; CannotTell if there is nothing.
+
+    Nor may it have a related patch: it is judged by its name.
+    """
     edits = tree.edits(base.directory / name)
     if edits is None:
         raise CannotTell(f"{base.name} has no kernel '{name}' yet")
-    return edited(patched(base), name, edits)
+    plain = patched(base)
+    for each in related():
+        if _has_suites_of(edits, plain, each):
+            raise CannotTell(
+                f"kernel '{name}': the last one was made with {each}, make another"
+            )
+    return edited(plain, name, edits)
+
+
+def _has_suites_of(edits: patches.Edits, plain: Kernel, name: str) -> bool:
+    """Return whether edits have the cases that a related patch adds to the suites."""
+    try:
+        suite = with_related(plain, [name]).edits.get(SUITE)
+    except patches.DoesNotApply:
+        return False
+    return edits.get(SUITE) == suite != plain.edits.get(SUITE)
 
 
 def lacks(base: bases.Base, needs: str, is_probed: bool) -> str:

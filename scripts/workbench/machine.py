@@ -330,6 +330,8 @@ def read_file(file: Path, directory: Path = MACHINES) -> Machine:
     lines = _Lines(file, _MACHINE_KEYS)
     devices = _devices(lines)
     its_arch = arch(lines.need("arch"), directory)
+    if not its_arch.qemu:
+        raise CannotTell(f"{file}: arch '{its_arch.name}': QEMU does not emulate it")
     return Machine(
         name=file.name,
         about=lines.need("about"),

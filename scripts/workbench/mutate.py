@@ -8,7 +8,8 @@ are run on it, of which a case must fail; before that, without a mistake, where 
 With no MUTANT: all of them.
 
   --base BASE    mainline (the default), newest, lts or a directory, see scripts/setup; lts
-                 cannot run those on um, name the others there
+                 has no User Mode Linux for them, and takes no related patch: name
+                 others there
   --list         print the mutants and what is wrong with each
 
 Prints for each mutant the cases that killed it and, last, "N killed, N survived".
@@ -84,7 +85,7 @@ def edits_of(patched: kernel.Kernel, mutant: Mutant) -> patches.Edits:
     try:
         files.apply(mutant.diff, mutant.name, mutant.is_reversed)
     except patches.DoesNotApply as error:
-        raise CannotTell(f"mutant '{mutant.name}' does not apply any more: {error}") from None
+        raise CannotTell(f"mutant '{mutant.name}' does not apply: {error}") from None
     return files.edits
 
 

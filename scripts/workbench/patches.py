@@ -40,6 +40,16 @@ def paths_of(diff: str) -> list[str]:
     ]
 
 
+def created(diff: str) -> list[str]:
+    """Return the paths of the files that a diff creates."""
+    lines = diff.splitlines()
+    return [
+        new[len("+++ b/") :].split("\t")[0].strip()
+        for old, new in zip(lines, lines[1:])
+        if old.startswith("--- /dev/null") and new.startswith("+++ b/")
+    ]
+
+
 class DoesNotApply(CannotTell):
     """A diff does not apply. "hunks" are those that do not."""
 
@@ -66,12 +76,15 @@ class Files:
         self.edits[path] = content
 
     def apply(self, diff: bytes, name: str, reverse: bool = False) -> None:
-        """Apply a diff to the files that it edits, without fuzz.
+        """Apply a diff to the files that it edits or creates, without fuzz.
 
         name: what the diff is called in an error. Raises DoesNotApply, nothing being
-        changed, if a hunk does not apply.
+        changed, if a hunk does not apply; CannotTell if it has none, or deletes a file.
         """
-        edited = paths_of(diff.decode(errors="replace"))
+        text = diff.decode(errors="replace")
+        edited, new = paths_of(text), created(text)
+        if not edited and not new:
+            raise CannotTell(f"{name} edits no file: each must have a line '--- a/PATH'")
         with tempfile.TemporaryDirectory() as directory:
             into = Path(directory)
             for path in edited:
@@ -91,7 +104,10 @@ class Files:
             if done.returncode:
                 hunks = rejects.read_text(errors="replace") if rejects.exists() else ""
                 raise DoesNotApply(f"{name} does not apply", hunks)
-            for path in edited:
+            for path in [*edited, *new]:
+                if not (into / path).is_file():
+                    raise CannotTell(f"{name} deletes or renames {path}: only edits are taken")
+            for path in [*edited, *new]:
                 self.edits[path] = (into / path).read_bytes()
 
 

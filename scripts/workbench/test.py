@@ -218,6 +218,7 @@ def judge_with_libc(run: Run) -> None:
 
 def kselftest(run: Run) -> None:
     """the selftest, built, installed and run as every selftest is"""
+    _boot(run, *_ONE)  # patched is built, with what is in it now
     tree = bases.find("mainline").directory / "patched"
     installed = run.directory / "kselftest"
     make: list[str | Path] = [
@@ -1405,7 +1406,11 @@ def main(arguments: Sequence[str]) -> int:
         return AS_EXPECTED
     for name in asked.parts:
         must_be_one_of("part", name, PARTS)
-    chosen = asked.parts or [name for name in PARTS if asked.full or not PARTS[name].is_full]
+    if asked.full and asked.parts:
+        raise CannotTell(f"--full '{asked.parts[0]}': --full is all parts, name none")
+    chosen = list(dict.fromkeys(asked.parts)) or [
+        name for name in PARTS if asked.full or not PARTS[name].is_full
+    ]
     needs = [*packages.CHECK, *packages.GIT, *packages.PYTEST, *packages.REPORT]
     needs += packages.BROWSER if "page" in chosen else ()
     needs += packages.LAVA if "lava" in chosen else ()

@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Callable, NoReturn, Optional, Sequence
+from typing import Any, Callable, NoReturn, Optional, Sequence
 
 from workbench import paths, process, progress
 from workbench.status import NOT_FOUND_OUT, CannotTell
@@ -18,11 +18,31 @@ from workbench.status import NOT_FOUND_OUT, CannotTell
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
+class _Once(argparse.Action):
+    """Store a value; the same option a second time is an error, and does not win."""
+
+    is_given = False
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: Optional[str] = None,
+    ) -> None:
+        if option_string and self.is_given:
+            parser.error(f"{option_string} '{values}': given twice")
+        self.is_given = bool(option_string)
+        setattr(namespace, self.dest, values)
+
+
 class Arguments(argparse.ArgumentParser):
     """A parser whose help is a verb's own text, and whose errors are one line."""
 
     def __init__(self, text: str) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
+        for name in (None, "store"):
+            self.register("action", name, _Once)
         self.text = text
         self.add_argument("--help", action="store_true")
 
