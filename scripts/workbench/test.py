@@ -39,6 +39,7 @@ from typing import Callable, Iterator, Mapping, Optional, Sequence
 
 from workbench import base as bases
 from workbench import (
+    build,
     check,
     chroot,
     events,
@@ -218,9 +219,9 @@ def judge_with_libc(run: Run) -> None:
 
 def kselftest(run: Run) -> None:
     """the selftest, built, installed and run as every selftest is"""
-    _boot(run, *_ONE)  # patched is built, with what is in it now
-    tree = bases.find("mainline").directory / "patched"
-    installed = run.directory / "kselftest"
+    patched = kernel.patched(bases.find("mainline"))
+    build.build_one(patched, machine.arch("x86_64"), run.directory / "image")
+    tree, installed = patched.tree, run.directory / "kselftest"
     make: list[str | Path] = [
         "make",
         "-C",
