@@ -11,12 +11,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Callable
+from typing import Callable, Sequence
 
 import pytest
 
 from workbench import base as bases
-from workbench import build, check, kernel, packages, paths, tree
+from workbench import build, check, kernel, packages, paths, process, tree
 from workbench.build import Target
 from workbench.kernel import Kernel
 from workbench.packages import LLVM
@@ -278,6 +278,102 @@ def test_no_objects_of_an_edit_that_has_gone(toy: Toy) -> None:
     mutant = Kernel(toy.base, "mutant", {"b.c": b"mutant\n"}, (), like)
     toy.build(mutant)
     assert (mutant.tree / "obj-x86_64/image").read_text() == "a.c\nmutant\n"
+
+
+def test_no_objects_of_an_edit_that_only_the_other_has(toy: Toy) -> None:
+    """As the first commit of a series, which starts from the whole series."""
+    like = toy.kernel({"a.c": b"edited\n", "b.c": b"edited\n"})
+    toy.build(like)
+    first = Kernel(toy.base, "commit", {"a.c": b"edited\n"}, (), like)
+    assert "b.o" in toy.build(first)
+    assert (first.tree / "obj-x86_64/image").read_text() == "edited\nb.c\n"
+    assert not toy.build(first)
+
+
+@pytest.mark.parametrize("name", ["image", "usr/include/linux/x.h"])
+def test_what_was_built_is_damaged(toy: Toy, name: str) -> None:
+    obj = toy.stock.tree / "obj-x86_64"
+    toy.build(toy.stock)
+    paths.write(obj / "usr/include/linux/x.h", b"whole\n")
+    (obj / "built").unlink()
+    toy.build(toy.stock)
+    whole = (obj / "image").read_bytes()
+    (obj / name).write_bytes(b"")
+    toy.build(toy.stock)
+    assert (obj / "image").read_bytes() == whole
+    said = build.read_stamp(obj / "built")
+    assert said["made"] == build._made(toy.stock, toy.target)
+
+
+def test_the_compiler_behind_ccache_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.write(tmp_path / "ccache", b"#!/bin/sh\necho ccache\n", 0o755)
+    (tmp_path / "masked").mkdir()
+    (tmp_path / "masked/cc").symlink_to(tmp_path / "ccache")
+    paths.write(tmp_path / "bin/cc", b"#!/bin/sh\necho cc 1.2\necho more\n", 0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/masked:{tmp_path}/bin:{os.environ['PATH']}")
+    said = process.stamp("cc")
+    assert said.startswith(f"{tmp_path}/bin/cc ") and said.endswith(" cc 1.2")
+    assert process.stamp("nosuch") == "none"
+
+
+def test_a_copy_of_objects_that_was_interrupted_is_not_taken(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.build(toy.stock)
+    where = toy.stock.tree / "obj-check"
+
+    def fail(command: Sequence[object], **options: object) -> str:
+        paths.write(Path(str(command[-1])) / "half", b"")
+        raise process.Failed("cp: No space left on device", 1)
+
+    monkeypatch.setattr(process, "output", fail)
+    with pytest.raises(process.Failed):
+        words = ("obj-check", "x86_64", build.CLANG, False, (), ())
+        check._compile_locked(SimpleNamespace(), toy.stock, *words)  # type: ignore[arg-type]
+    assert not where.exists()
+
+
+@pytest.mark.parametrize("version", ["7.3-1", "7.3-2"])
+def test_a_tree_is_repaired_from_one_version(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the package is a newer one by now, all files come from that."""
+    base = bases.Base("toy", tmp_path / "toy")
+    offered = ["7.3-1"]
+
+    def unpack(package: Path, into: Path, log: Path) -> None:
+        for name in ("a.c", "b.c"):
+            paths.write(into / name, f"{name} of {offered[0]}\n".encode())
+
+    monkeypatch.setattr(bases, "check_place", lambda: None)
+    monkeypatch.setattr(bases, "_package", lambda each: Path("x.deb"))
+    monkeypatch.setattr(packages, "unpack_source", unpack)
+    monkeypatch.setattr(packages, "name_and_version", lambda package: offered[0])
+    bases.fetch(base)
+    offered[0] = version
+    (base.stock / "a.c").write_text("mine\n")
+    bases.fetch(base)
+    assert base.version == version and tree.is_untouched(base.stock)
+    found = {(base.stock / name).read_text() for name in ("a.c", "b.c")}
+    assert found == {f"{name} of {version}\n" for name in ("a.c", "b.c")}
+    (base.directory / "version").unlink()
+    bases.fetch(base)
+    assert base.version == version
+
+
+def test_a_directory_that_changes_during_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.write(tmp_path / "mine/Makefile", b"kernelversion:\n\t@echo 7.3\n")
+    base = bases.Base("mine", tmp_path / "toy", tmp_path / "mine")
+    monkeypatch.setattr(bases, "check_place", lambda: None)
+    for _ in range(2):
+        bases.fetch(base)
+    paths.write(tmp_path / "mine/a.c", b"new\n")
+    with pytest.raises(CannotTell, match="mine' has been changed meanwhile, begin again"):
+        bases.fetch(base)
 
 
 @pytest.mark.parametrize("name", ["KCFLAGS", "KBUILD_OUTPUT", "ARCH", "MAKEFLAGS", "LLVM"])

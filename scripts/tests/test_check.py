@@ -10,7 +10,7 @@ from typing import Iterator
 
 import pytest
 
-from workbench import base, boot, check, paths, setup, test
+from workbench import base, boot, check, chroot, paths, setup, test
 from workbench.status import CannotTell
 
 LONGEST = 60  # lines of a function
@@ -24,6 +24,8 @@ README = paths.TOP / "README.md"
         ("kill -9 $$", CannotTell),
         ("echo 'ld: out: No space left on device'; exit 1", CannotTell),
         ("echo 'make[2]: *** [scripts/x] Error 137'; exit 2", CannotTell),
+        ("echo 'gcc: fatal error: Killed signal terminated program cc1'; exit 2", CannotTell),
+        ("echo 'LLVM ERROR: out of memory'; exit 2", CannotTell),
     ],
 )
 def test_a_tool_that_fails(line: str, error: type[Exception], tmp_path: Path) -> None:
@@ -49,6 +51,19 @@ def test_a_program_of_a_check(line: str, error: type[Exception], tmp_path: Path)
     if line != "exit 1":
         with pytest.raises(error):
             run.fails(1, "", "sh", "-c", line)
+
+
+@pytest.mark.parametrize(
+    "status, error", [(1, chroot.Failed), (2, CannotTell), (143, CannotTell)]
+)
+def test_what_is_found_in_a_bare_debian_is_a_verdict(
+    status: int, error: type[Exception], tmp_path: Path
+) -> None:
+    bare = chroot.Bare.__new__(chroot.Bare)
+    bare.top = bare.ccache = tmp_path
+    bare.call = lambda *words: (status, "1 passed, 1 failed")
+    with pytest.raises(error, match="1 passed, 1 failed$"):
+        bare.timed("scripts/test", "true")
 
 
 def test_parts_are_named_once_and_without_full(monkeypatch: pytest.MonkeyPatch) -> None:

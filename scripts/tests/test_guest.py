@@ -186,6 +186,24 @@ def test_a_qemu_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         emulator.prepare("qemu-system-s390x", 99, tmp_path)
 
 
+def test_the_qemu_of_the_system_once_it_is_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "qemu-system-x86_64"
+    monkeypatch.setattr(paths, "BUILD", tmp_path)
+    own = tmp_path / f"newer-{name}/usr/bin" / name
+    paths.write(own, b"#!/bin/sh\necho QEMU version 10.0\n", 0o755)
+    system = tmp_path / "bin" / name
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    for version, wanted in (("7.2", str(own)), ("10.1", name)):
+        paths.write(system, f"#!/bin/sh\necho QEMU version {version}\n".encode(), 0o755)
+        assert emulator.command(name, 10)[0] == wanted
+        emulator.prepare(name, 10, tmp_path)
+    assert emulator._is_unpacked(name, 10)
+    own.unlink()
+    assert not emulator._is_unpacked(name, 10)
+
+
 def test_a_program_that_hangs() -> None:
     with pytest.raises(process.Failed, match="sleep has not ended in 0.1 s"):
         process.output(["sleep", "60"], timeout=0.1)

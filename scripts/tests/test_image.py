@@ -195,6 +195,17 @@ def test_modules_are_unpacked(tmp_path: Path) -> None:
     assert one.module_names == ["a", "b", "c"]
 
 
+def test_a_modprobe_that_is_killed_does_not_say_that_there_is_no_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def output(command: object) -> str:
+        raise process.Failed("modprobe: Killed", -9)
+
+    monkeypatch.setattr(process, "output", output)
+    with pytest.raises(process.Failed):
+        image._needed(tmp_path, "7.3", "nvme")
+
+
 def test_what_kmod_says_is_loaded_once_and_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,7 @@ def test_parameters(tmp_path: Path, line: str, says: str) -> None:
         ("memory vtd 1,4", "must be memory MACHINE CPUS PORTS"),
         ("memory vtd 1,x 2", "must be memory MACHINE CPUS PORTS"),
         ("load vtd nosuch", "'nosuch': must be one of: nvme-1"),
+        ("calls vtd choosefoo", "'choosefoo': must be choose"),
     ],
 )
 def test_measures(tmp_path: Path, line: str, says: str) -> None:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 import pytest
 
-from workbench import base, kernel, mutate, patches, paths, tree
+from workbench import base, kernel, mutate, patches, paths, process, tree
 from workbench.status import CannotTell
 
 OLD = [f"line {number}\n" for number in range(20)]
@@ -77,6 +78,15 @@ def test_a_file_that_is_not_there(top: Path) -> None:
     (top / "tree").mkdir()
     with pytest.raises(patches.DoesNotApply, match="no x.c there"):
         patches.apply_series(top / "tree", "Linux", top)
+
+
+def test_a_tool_that_is_killed_is_no_diff_that_does_not_apply(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.write(top / "bin/patch", b"#!/bin/sh\necho no space >&2; exit 2\n", 0o755)
+    monkeypatch.setenv("PATH", f"{top}/bin:{os.environ['PATH']}")
+    with pytest.raises(process.Failed, match="mine: patch: no space"):
+        patches.Files(_tree(top, OLD)).apply(_diff(OLD, 9, "mine\n").encode(), "mine")
 
 
 NEW = "--- /dev/null\n+++ b/drivers/new.c\n@@ -0,0 +1 @@\n+new\n"

@@ -169,6 +169,16 @@ def test_what_tools_leave_is_no_change(toy: Toy) -> None:
     assert (toy.top / "obj-x86_64/a.o").exists()
 
 
+def test_a_link_that_leads_out_of_the_tree_is_not_followed(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/c.c").write_text("mine\n")
+    (toy.origin / "led").symlink_to(tmp_path / "own")
+    toy.edits["led/c.c"] = b"edited\n"
+    with pytest.raises(CannotTell, match="led/c.c' is not written: a link leads out"):
+        toy.follow()
+    assert (tmp_path / "own/c.c").read_text() == "mine\n"
+
+
 def test_left_out_of_a_users_tree(toy: Toy) -> None:
     for name in ("a.o", ".git/HEAD", "include/config/auto.conf", ".config"):
         (toy.origin / name).parent.mkdir(parents=True, exist_ok=True)

@@ -410,6 +410,16 @@ def test_a_file_is_written_whole_or_not_at_all(
     assert (tmp_path / "x").read_bytes() == b"old"
 
 
+def test_half_a_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*words: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "chmod", fail)
+    with pytest.raises(OSError):
+        paths.write(tmp_path / "x", b"half")
+    assert not list(tmp_path.iterdir())
+
+
 def test_runs_of_before_go_after_a_day() -> None:
     kept = paths.run_directory("boot")
     paths.keep(kept)

@@ -49,7 +49,7 @@ class Base:
     @property
     def version(self) -> str:
         """What it is, in words; it has been fetched."""
-        return (self.directory / "version").read_text().strip()
+        return _version_file(self).read_text().strip()
 
 
 def find(name: str) -> Base:
@@ -84,13 +84,28 @@ def fetch(base: Base) -> None:
     check_place()
     if base.source:
         tree.follow(base.stock, base.source, {}, LEFTOVERS)
+        _check_is_as_before(base)
         version = process.output(["make", "-s", "-C", base.stock, "kernelversion"])
-        paths.write(base.directory / "version", version.encode())
-    elif not tree.exists(base.stock):
-        _unpack(base, base.stock)
+        paths.write(_version_file(base), version.encode())
+    elif not tree.exists(base.stock) or not _version_file(base).is_file():
+        paths.write(_version_file(base), _unpack(base, base.stock))
         tree.record(base.stock)
     elif not tree.is_untouched(base.stock):
         _repair(base)
+
+
+_followed: dict[Path, str] = {}  # what a directory was when it was first followed, by base
+
+
+def _check_is_as_before(base: Base) -> None:
+    """Raise CannotTell if a directory is not as at the beginning: edits are made of that."""
+    now = tree.identity(base.stock)
+    if _followed.setdefault(base.directory, now) != now:
+        raise CannotTell(f"base '{base.source}' has been changed meanwhile, begin again")
+
+
+def _version_file(base: Base) -> Path:
+    return base.directory / "version"
 
 
 _ANY = "linux-source-[0-9]+[.][0-9]+"
@@ -122,19 +137,27 @@ def _package(base: Base) -> Path:
     return next(directory.glob("*.deb"))
 
 
-def _unpack(base: Base, into: Path) -> None:
+def _unpack(base: Base, into: Path) -> bytes:
+    """Unpack the base's package; return its name and version."""
     paths.remove(into)
     package = _package(base)
     packages.unpack_source(package, into, base.log)
-    paths.write(base.directory / "version", packages.name_and_version(package).encode())
+    return packages.name_and_version(package).encode()
 
 
 def _repair(base: Base) -> None:
-    """Put back what has been changed in a stock tree, from its package."""
+    """Put back what has been changed in a stock tree, from its package.
+
+    If that was fetched again and is a newer one, all of the tree is taken from it.
+    """
     progress.say(f"{base.stock} has been changed: its package is unpacked again")
     fresh = base.directory / "stock.fresh"
     try:
-        _unpack(base, fresh)
-        tree.repair(base.stock, fresh)
+        version = _unpack(base, fresh)
+        if version == _version_file(base).read_bytes():
+            tree.repair(base.stock, fresh)
+        else:
+            tree.follow(base.stock, fresh, {})
+            paths.write(_version_file(base), version)
     finally:
         paths.remove(fresh)

@@ -202,7 +202,7 @@ def kernel_image(kernel: Kernel, target: Target) -> Path:
     obj = kernel.tree / f"obj-{target.name}"
     image = obj / target.image
     wanted = _wanted(kernel, target)
-    if read_stamp(obj / "built") == wanted and image.exists():
+    if read_stamp(obj / "built") == {**wanted, "made": _made(kernel, target)}:
         return image
     plain = kernel.tree / f"obj-{target.arch}"
     if not obj.exists() and target.differs_in_a_default and plain.exists():
@@ -210,19 +210,37 @@ def kernel_image(kernel: Kernel, target: Target) -> Path:
     elif kernel.like and not obj.exists():
         kernel.like.make()
         start_from(kernel.like.tree / obj.name, obj, sorted(kernel.edits), wanted)
+        tree.touch(kernel.tree, sorted(set(kernel.like.edits) - set(kernel.edits)))
+        wanted = _wanted(kernel, target)
     configured = read_stamp(obj / "configured")
     if configured.get("compiler", wanted["compiler"]) != wanted["compiler"]:
         progress.say(f"the compiler has changed: {obj} is built anew")
         paths.remove(obj)
         configured = {}
+    if "made" in read_stamp(obj / "built"):
+        image.unlink(missing_ok=True)  # it may be damaged, and its date new
     (obj / "built").unlink(missing_ok=True)
     if target.arch == "um":
         _build_um(kernel, obj)
     else:
         _build(kernel, target, obj, wanted, configured)
     paths.write(obj / "configured", json.dumps(wanted).encode())
-    paths.write(obj / "built", json.dumps(wanted).encode())
+    made = _made(kernel, target)
+    paths.write(obj / "built", json.dumps({**wanted, "made": made}).encode())
     return image
+
+
+def _made(kernel: Kernel, target: Target) -> str:
+    """Return what changes if what is taken from a build does: its image and its headers."""
+    obj = kernel.tree / f"obj-{target.name}"
+    headers = kernel.tree / HEADERS if target.arch == "um" else obj
+    try:
+        state = (obj / target.image).stat()
+    except FileNotFoundError:
+        return ""
+    there = (headers / "usr/include").is_dir()
+    listed = tree.listing(headers / "usr/include") if there else b""
+    return f"{state.st_size} {state.st_mtime_ns} {_hash(listed)}"
 
 
 def _build(

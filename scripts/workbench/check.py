@@ -39,7 +39,11 @@ LINE = "95"  # characters, for the formatter
 
 _FINDING = re.compile(r"([Ww]arning|WARNING|[Ee]rror|ERROR|CHECK)[: ]|^[^ ]*\.c:[0-9]+:", re.M)
 # What a full disk, or a compiler that was killed, leaves in what make says
-_OF_THE_MACHINE = re.compile(r"No space left on device|^make.* Error 137$", re.M)
+_OF_THE_MACHINE = re.compile(
+    r"No space left on device|Disk quota exceeded|Input/output error|Cannot allocate memory"
+    r"|out of memory|fatal error: Killed|unable to execute command: Killed|^make.* Error 137$",
+    re.M | re.I,
+)
 _NUMBERS = re.compile(r":[0-9]+(:[0-9]+)?")
 
 
@@ -174,9 +178,12 @@ def _compile_locked(
     booted = built.tree / f"obj-{arch}"
     is_clang = any(word.startswith("LLVM=") for word in words)
     if is_clang and (booted / "built").exists() and not where.exists():
-        process.output(["cp", "-a", booted, where])
-        (where / "built").unlink()
-        build.move(where, booted, where)
+        new = where.with_name(f"{where.name}.new")
+        paths.remove(new)
+        process.output(["cp", "-a", booted, new])
+        (new / "built").unlink()
+        build.move(new, booted, where)
+        new.rename(where)
     names = ["common", arch, *more] + (["kunit"] if suites and built.fragments else [])
     files = [build.CONFIG / f"{name}.config" for name in names]
     command = build.make(built.tree, obj, arch, *words)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable
 
 from workbench import packages, paths, process, progress
-from workbench.status import CannotTell
+from workbench.status import NOT_AS_EXPECTED, CannotTell
 
 Call = Callable[..., tuple[int, str]]
 
@@ -22,6 +22,10 @@ mount --bind "$3" "$1/mnt" && exec chroot "$1" sh -c "$2"
 _TEST = "CCACHE_DIR=/mnt {}/scripts/test"
 _USER = "somebody"
 NEEDS = (packages.Need("debootstrap", "debootstrap"),)
+
+
+class Failed(Exception):
+    """A check in there has failed. The text is what was said."""
 
 
 class Bare:
@@ -47,14 +51,21 @@ class Bare:
             raise CannotTell(f"{Path(command[0]).name} ends with {status}: {said[-200:]}")
         return said
 
+    def _enter(self, line: str) -> list[str | Path]:
+        return [*_OWN, "sh", "-c", _ENTER, "sh", self.top, line, self.ccache]
+
     def inside(self, line: str) -> str:
         """Run a line of shell in it."""
-        return self.good(*_OWN, "sh", "-c", _ENTER, "sh", self.top, line, self.ccache)
+        return self.good(*self._enter(line))
 
     def timed(self, what: str, line: str) -> str:
-        """Run a line of shell in it, and say how long that took."""
+        """Run one of scripts/ in it, and say how long that took; Failed if that finds so."""
         began = time.monotonic()
-        said = self.inside(line)
+        status, said = self.call(*self._enter(line))
+        if status == NOT_AS_EXPECTED:
+            raise Failed(said)
+        if status:
+            raise CannotTell(f"{what} ends with {status}: {said[-200:]}")
         progress.say(f"{what}: {time.monotonic() - began:.0f} s")
         return said
 
@@ -85,10 +96,10 @@ def as_user(call: Call, release: str, top: Path) -> str:
         bare.inside(f"{place}/scripts/setup")
         bare.timed("scripts/boot", f"su {_USER} -c {place}/scripts/boot")
         said = bare.timed("scripts/test", f"su {_USER} -c '{_TEST.format(place)}'")
-        bare.inside(f"{place}/scripts/boot vtd")  # root again, as by sudo
+        bare.timed("scripts/boot vtd, by root", f"{place}/scripts/boot vtd")  # as by sudo
         owned = bare.inside(f"find /home/{_USER} -user root")
         if owned.strip():
-            raise CannotTell(f"belongs to root: {owned.splitlines()[0]}")
+            raise Failed(f"belongs to root: {owned.splitlines()[0]}")
         return said
     finally:
         paths.remove(top)

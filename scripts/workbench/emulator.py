@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from pathlib import Path
+from typing import Sequence
 
 from workbench import packages, paths, process
 from workbench.machine import Arch, Machine
@@ -31,7 +32,7 @@ def _newer(program: str) -> Path:
 def command(program: str, major: int = 0) -> list[str]:
     """Return how a qemu-system-ARCH is called. major: the version that it needs at least."""
     own = _newer(program)
-    if not (major and own.exists()):
+    if not major or not own.exists() or _major(_version([program])) >= major:
         return [program]
     words = [str(own / "usr/bin" / program)]
     # With QEMU 10 the SeaBIOS of Debian 12 waits for an AHCI disk for ever
@@ -42,7 +43,11 @@ def command(program: str, major: int = 0) -> list[str]:
 
 def version(program: str, major: int = 0) -> str:
     """Return the line that tells which QEMU that is. major: as for command()."""
-    return process.output([*command(program, major), "--version"]).splitlines()[0]
+    return _version(command(program, major))
+
+
+def _version(words: Sequence[str]) -> str:
+    return process.output([*words, "--version"]).splitlines()[0]
 
 
 def _major(said: str) -> int:
@@ -67,12 +72,20 @@ def needs(arch: Arch) -> tuple[packages.Need, ...]:
     return packages.qemu(arch.qemu[0]) if arch.qemu else ()
 
 
+def _is_unpacked(program: str, major: int) -> bool:
+    """Return whether the QEMU of the backports is there, and runs."""
+    try:
+        return _major(_version([str(_newer(program) / "usr/bin" / program)])) >= major
+    except (OSError, CannotTell):
+        return False
+
+
 def prepare(program: str, major: int, log: Path) -> None:
     """Have a QEMU of this version at least; the system's is there.
 
     CannotTell if there is none in the backports of this system.
     """
-    if _major(version(program)) >= major or _major(version(program, major)) >= major:
+    if _major(_version([program])) >= major or _is_unpacked(program, major):
         return
     if program not in _PACKAGES:
         raise CannotTell(f"{program} {major} is needed, and here is {version(program)}")
@@ -82,7 +95,7 @@ def prepare(program: str, major: int, log: Path) -> None:
     for deb in archive.download(_PACKAGES[program], new / "deb"):
         packages.extract(deb, new)
     paths.remove(new / "deb")
-    found = process.output([new / "usr/bin" / program, "--version"]).splitlines()[0]
+    found = _version([str(new / "usr/bin" / program)])
     if _major(found) < major:
         paths.remove(new)
         raise CannotTell(f"{program} {major} is needed; the backports have {found}")

@@ -231,7 +231,9 @@ def _needed(root: Path, version: str, driver: str) -> Optional[list[Path]]:
     where: list[str | Path] = ["-C", "/dev/null", "-d", root, "-S", version]
     try:
         said = process.output([packages.SBIN / "modprobe", *where, "--show-depends", driver])
-    except process.Failed:
+    except process.Failed as error:
+        if error.status != 1 or "not found" not in str(error):
+            raise
         return None
     words = [line.split() for line in said.splitlines()]
     return [Path(word[1]) for word in words if word[0] == "insmod"]

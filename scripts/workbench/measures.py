@@ -13,7 +13,7 @@ from workbench.status import CannotTell, must_be_one_of
 FILE = paths.SCRIPTS / "measures"
 CALLS, MEMORY, LOAD = KINDS = ("calls", "memory", "load")
 
-_WORD = re.compile(r"choose|map=[1-9]\d*,(single|sg)$")
+_WORD = re.compile(r"choose|map=[1-9]\d*,(single|sg)")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Measure:
 
 def read(file: Path = FILE) -> list[Measure]:
     """Return all rows."""
-    found = []
+    found: list[Measure] = []
     for number, line in enumerate(file.read_text().splitlines(), 1):
         words = line.split()
         if not words or line.startswith("#"):
@@ -43,6 +43,9 @@ def read(file: Path = FILE) -> list[Measure]:
         must_be_one_of(f"{where}:", words[1], machine.names())
         row = Measure(words[0], words[1], tuple(words[2:]))
         _check(row, where)
+        kin = [(other.kind, other.machine) for other in found if other.kind != MEMORY]
+        if (row.kind, row.machine) in kin:
+            raise CannotTell(f"{where}: '{row.kind} {row.machine}': is in another line, too")
         found.append(row)
     return found
 
@@ -53,7 +56,7 @@ def _check(row: Measure, where: str) -> None:
             must_be_one_of(f"{where}:", word, [load.name for load in loads.read()])
     if row.kind == CALLS:
         for word in row.words:
-            if not _WORD.match(word):
+            if not _WORD.fullmatch(word):
                 raise CannotTell(f"{where}: '{word}': must be choose, or as map=16,sg is")
     if row.kind == MEMORY:
         are_numbers = all(re.fullmatch(r"\d+(,\d+)*", word) for word in row.words)

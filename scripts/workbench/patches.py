@@ -101,6 +101,10 @@ class Files:
                 capture_output=True,
                 check=False,
             )
+            if done.returncode not in (0, 1):
+                why = (done.stderr or done.stdout).decode(errors="replace").strip()
+                last = why.splitlines()[-1] if why else f"status {done.returncode}"
+                raise process.Failed(f"{name}: patch: {last}", done.returncode)
             if done.returncode:
                 hunks = rejects.read_text(errors="replace") if rejects.exists() else ""
                 raise DoesNotApply(f"{name} does not apply", hunks)

@@ -87,9 +87,13 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file whole or not at all, with a new date, and its directory if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
-    new.write_bytes(content)
-    os.chmod(new, mode)
-    os.replace(new, path)
+    try:
+        new.write_bytes(content)
+        os.chmod(new, mode)
+        os.replace(new, path)
+    except BaseException:
+        remove(new)
+        raise
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:

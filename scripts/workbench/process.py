@@ -196,10 +196,15 @@ def step(label: str, log: Path, *commands: Words, **options: Any) -> None:
 
 
 def stamp(program: str) -> str:
-    """Return what changes when a program does: where it is, its size and date."""
-    found = shutil.which(program)
-    if not found:
-        return "none"
-    real = os.path.realpath(found)
-    state = os.stat(real)
-    return f"{real} {state.st_size} {state.st_mtime_ns}"
+    """Return what changes when a compiler does: where it is, its size, date and version.
+
+    Where ccache has its name it is the one behind. The version is also that of its libraries.
+    """
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        found = shutil.which(program, path=directory)
+        real = os.path.realpath(found or "")
+        if found and os.path.basename(real) != "ccache":
+            state = os.stat(real)
+            version = output([found, "--version"]).partition("\n")[0]
+            return f"{real} {state.st_size} {state.st_mtime_ns} {version}"
+    return "none"

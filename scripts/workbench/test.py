@@ -1015,6 +1015,8 @@ def two_at_once(run: Run) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    for each in status:
+        _must_have_found_out(each, script("boot"), "")
     if status != [0, 0]:
         raise Wrong(f"they end with {status}")
 
@@ -1215,7 +1217,10 @@ def debian_built(run: Run) -> None:
 
 def _bare(release: str, how: Callable[[chroot.Call, str, Path], str]) -> Check:
     def check(run: Run) -> str:
-        return how(run.call, release, run.directory / "top")
+        try:
+            return how(run.call, release, run.directory / "top")
+        except chroot.Failed as error:
+            raise Wrong(_last_line(str(error)), str(error)) from None
 
     check.__name__ = f"{release}_{how.__name__}"
     check.__doc__ = f"a bare {release}, {how.__name__.replace('_', ' ')}"

@@ -116,6 +116,20 @@ def _exists(path: Path) -> bool:
     return path.is_symlink() or path.is_file()
 
 
+def _check_is_inside(path: Path, top: Path) -> None:
+    """Raise CannotTell if a file is not in the tree: a link of a user's may lead out of it."""
+    if not path.parent.resolve().is_relative_to(top.resolve()):
+        raise CannotTell(f"'{path}' is not written: a link leads out of the tree there")
+
+
+def touch(top: Path, names: Sequence[str]) -> None:
+    """Give files of a tree a new date: what has been made of them is made again."""
+    for name in names:
+        if (top / name).is_file():
+            os.utime(top / name)
+    record(top)
+
+
 def _put_as_in(origin: Path, path: Path, is_suspect: bool) -> None:
     """Have a file be as in the origin, or be gone, as there.
 
@@ -195,6 +209,7 @@ def follow(
         return
     taken = _parse(from_now)
     for path in sorted(suspects | changed):
+        _check_is_inside(top / path, top)
         if path in edits:
             _put(edits[path], origin / path, top / path, path in suspects)
         elif path not in taken:
