@@ -16,7 +16,8 @@
  *    IOVA is mapped again before the invalidation that its last use is owed.
  *
  * A running system is not disturbed: only the thread of a test sees the settings
- * that the test makes, and the mock's devices are on no real bus's list.
+ * that the test makes, and the mock's devices are on no real bus's list. But the
+ * core's errors are logged, and have one rate limit for all devices.
  */
 #include <kunit/test.h>
 #include <kunit/test-bug.h>
@@ -928,6 +929,7 @@ static struct device *mock_alloc_hw(struct mock_dev *mdev)
 	dev = &hw->pdev.dev;
 	device_initialize(dev);
 	device_set_pm_not_required(dev); /* nor is there anything to suspend */
+	dev_assign_dma_coherent(dev, true); /* or coherent memory is scarce */
 	dev->release = mock_release;
 	dev->platform_data = &hw->mdev;
 	dev->dma_mask = &hw->pdev.dma_mask;

@@ -43,12 +43,14 @@ static const char *const types[] = {
  * @name: its name on its bus, "0000:00:02.0"
  * @removable: the kernel calls it so, and does not trust what it calls so
  * @bound: it has a driver that may have it do DMA
+ * @active: it may do DMA without a driver that owns it
  * @requires: its IOMMU driver is known to require translation
  */
 struct device {
 	const char *name;
 	bool removable;
 	bool bound;
+	bool active;
 	bool requires;
 };
 
@@ -59,6 +61,8 @@ struct device {
  * @devices: how many it has
  * @removable: how many of them are
  * @bound: one of them is
+ * @translated: so are their interrupts
+ * @active: one of them may do DMA without a driver that owns it
  * @requires: its IOMMU driver is known to require translation
  */
 struct group {
@@ -67,6 +71,8 @@ struct group {
 	int devices;
 	int removable;
 	bool bound;
+	bool translated;
+	bool active;
 	bool requires;
 };
 
@@ -211,14 +217,56 @@ static bool has_driver(void)
 	return has && strcmp(path, "/sys/bus/pci/drivers/pcieport");
 }
 
+static void ignore(const char *name, void *arg)
+{
+}
+
+/*
+ * May the device in whose directory we are do DMA while nobody owns it? A new domain would
+ * break that.
+ *
+ * Firmware and helper devices that are no PCI devices do it without a driver, or any other
+ * sign. A PCIe port sends its interrupts: where they are translated they are mapped in the
+ * domain that was there when they were set up.
+ */
+static bool is_active(bool translated)
+{
+	char vendor[16];
+
+	if (!read_line("subsystem_vendor", vendor, sizeof(vendor)))
+		return true;
+	return translated && walk_dir("msi_irqs", ignore, NULL) > 0;
+}
+
+/*
+ * Are the interrupts of the group in whose directory we are translated by its domain? Not
+ * those of x86, whose address is reserved.
+ */
+static bool translates_msis(void)
+{
+	char buf[1024];
+	int fd, len, pos;
+
+	fd = open("reserved_regions", O_RDONLY);
+	len = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	buf[len < 0 ? 0 : len] = '\0';
+	for (pos = 0; pos < len; pos++)
+		if ((!pos || buf[pos - 1] == '\n') &&
+		    begins_with(buf + pos, "0x00000000fee00000 "))
+			return false;
+	return true;
+}
+
 /* Of the device in whose directory we are, which we leave */
-static void read_device(struct device *dev)
+static void read_device(struct device *dev, bool translated)
 {
 	char removable[16];
 
 	dev->removable = read_line("removable", removable, sizeof(removable)) &&
 			 !strcmp(removable, "removable");
 	dev->requires = read_bit("iommu/intel-iommu/ecap", VTD_ECAP_PT) == NO;
+	dev->active = is_active(translated);
 	dev->bound = has_driver();
 }
 
@@ -243,12 +291,13 @@ static void walk_device(const char *name, void *arg)
 	struct device dev = { .name = name, .bound = true };
 
 	if (!chdir("devices") && !chdir(name))
-		read_device(&dev);
+		read_device(&dev, group->translated);
 	enter(group->name);
 
 	group->devices++;
 	group->removable += dev.removable;
 	group->bound |= dev.bound;
+	group->active |= dev.active;
 	group->requires |= dev.requires;
 	if (walk->fn)
 		walk->fn(&dev, group, walk->arg);
@@ -262,8 +311,10 @@ static void walk_group(struct walk *walk, const char *name)
 	memset(group, 0, sizeof(*group));
 	copy_name(group->name, name, strlen(name));
 	strcpy(group->type, read_type(name));
-	if (enter(name))
-		walk_dir("devices", walk_device, walk);
+	if (!enter(name))
+		return;
+	group->translated = translates_msis();
+	walk_dir("devices", walk_device, walk);
 }
 
 static void walk_groups(struct walk *walk)
@@ -359,6 +410,7 @@ static const char *error_name(int error)
 	case EACCES:	 return "EACCES";
 	case EBUSY:	 return "EBUSY";
 	case ENODEV:	 return "ENODEV";
+	case ENOSPC:	 return "ENOSPC";
 	case EINVAL:	 return "EINVAL";
 	case EROFS:	 return "EROFS";
 	case EOPNOTSUPP: return "EOPNOTSUPP";
@@ -374,6 +426,9 @@ static int write_fd(int fd, const char *word)
 	return write(fd, word, strlen(word)) < 0 ? errno : 0;
 }
 
+/* Why a write may have failed that should not; what may explain a failure, or NULL */
+static const char *excuse;
+
 /* Write @word to the type of @group. Returns 0 or an errno. */
 static int write_type(const char *group, const char *word)
 {
@@ -386,6 +441,10 @@ static int write_type(const char *group, const char *word)
 		return errno;
 	error = write_fd(fd, word);
 	close(fd);
+	if (error == EPERM || error == EBUSY)
+		excuse = "it was in use meanwhile";
+	else if (error == ENOSPC)
+		excuse = "the IOMMU has no room for another domain";
 	return error;
 }
 
@@ -426,15 +485,23 @@ static bool refused_to_nobody(const char *group, const char *word)
 	pid = fork();
 	if (!pid) {
 		fd = enter(group) ? open("type", O_WRONLY) : -1;
-		if (fd < 0 || syscall(__NR_setresuid, NOBODY, NOBODY, NOBODY))
+		if (fd < 0)
 			exit(KSFT_FAIL);
+		if (syscall(__NR_setresuid, NOBODY, NOBODY, NOBODY))
+			exit(errno == EPERM ? KSFT_SKIP : KSFT_FAIL);
 		if (write_type(group, word) != EACCES ||
 		    write_fd(fd, word) != EACCES)
 			exit(KSFT_FAIL);
 		exit(KSFT_PASS);
 	}
-	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-	    WEXITSTATUS(status) == KSFT_PASS)
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		status = -1;
+	else
+		status = WEXITSTATUS(status);
+	if (status == KSFT_SKIP)
+		ksft_print_msg("group %s: we may not become nobody to write\n",
+			       group);
+	if (status == KSFT_PASS || status == KSFT_SKIP)
 		return true;
 	ksft_print_msg("group %s: %s could not be tried, or was not refused\n",
 		       group, word);
@@ -806,11 +873,14 @@ static bool is_denied(const char *group)
 static const char *unwritable(const struct group *group)
 {
 	bool is_strict = !strcmp(group->type, "DMA");
+	int error;
 
 	if (!group->devices)
 		return "it is gone";
 	if (group->bound)
 		return "a device has a driver";
+	if (group->active)
+		return "a device may do DMA without a driver";
 	if (!is_strict && strcmp(group->type, "DMA-FQ") &&
 	    strcmp(group->type, "identity"))
 		return "not the core's to choose";
@@ -818,7 +888,11 @@ static const char *unwritable(const struct group *group)
 		return "could not be put back";
 	if (is_denied(group->name))
 		return "may not be written here";
-	return NULL;
+	/* A type that it has may yet be refused: a requirement has come, or it was a short cut. */
+	error = write_type(group->name, group->type);
+	if (error == EPERM || error == EBUSY)
+		return "it is in use";
+	return error ? "could not be put back" : NULL;
 }
 
 /* What has happened to the group @name meanwhile that may explain a failure, or NULL */
@@ -844,6 +918,7 @@ static void derive_writes(const struct group *group)
 	int lost = lost_queues;
 	bool good = true;
 
+	excuse = NULL;
 	if (!why) {
 		good = writes_well(group);
 		read_log();
@@ -852,6 +927,8 @@ static void derive_writes(const struct group *group)
 		why = "a flush queue could not be allocated";
 	if (!good && !why)
 		why = disturbed(group->name);
+	if (!good && !why)
+		why = excuse;
 	if (why)
 		ksft_test_result_code(KSFT_SKIP, label(group, " writes"), "%s",
 				      why);
@@ -948,7 +1025,8 @@ static void usage(void)
 	       "  - A driver may force strict or pass-through, and only the log tells. If that\n"
 	       "    is not whole, or may not be read, a parameter for lazy or translated proves\n"
 	       "    nothing. Groups are skipped then.\n"
-	       "With --write also, where no device of the group has a driver:\n"
+	       "With --write also, where no device of the group has a driver, and none may do DMA\n"
+	       "without one, as PCIe ports by their interrupts, or what is no PCI device:\n"
 	       "  - The type can be written. What is refused changes nothing.\n"
 	       "  - If a device is removable, auto gives DMA. This fails, too, if a driver has\n"
 	       "    cleared pci_dev.untrusted, which the kernel has set for such a device.\n"
