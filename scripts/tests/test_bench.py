@@ -75,6 +75,8 @@ def test_figures_of_a_boot() -> None:
         list(_outcome(CONSOLE, [1250, 5]).rows())
     with pytest.raises(CannotTell, match="marks are missing"):
         list(_outcome(CONSOLE, [1]).rows())
+    with pytest.raises(CannotTell, match="marks are missing"):
+        list(_outcome(CONSOLE, []).rows())
 
 
 def test_a_file_of_figures(tmp_path: Path) -> None:

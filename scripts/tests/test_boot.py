@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -283,6 +284,13 @@ def test_a_wrong_type_that_the_guest_has_passed(
     assert wrong.complaints == [
         "0000:00:02.0 should be DMA: the guest has another type, and passed"
     ]
+
+
+def test_a_full_disk_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    assert not _judge(tmp_path, monkeypatch, "DMA", Outcome()).fault
+    wrong = _judge(tmp_path, monkeypatch, "DMA-FQ", Outcome())
+    assert wrong.fault == "no space left on the disk"
 
 
 def test_the_end_of_a_guest_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

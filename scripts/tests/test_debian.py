@@ -129,6 +129,20 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert wrong == [[], [], [], ["only its journal has: it burns"]]
 
 
+def test_the_journal_of_the_boot_that_upgraded_counts(tmp_path: Path) -> None:
+    jobs = [job for job in _jobs("vtd-nopt") if job.stage == "upgrade"]
+    rows = debian.Rows(_jobs("vtd-nopt"))
+    for job in jobs:
+        log = tmp_path / f"{job.name} again"
+        log.write_text("# journal: as ever\n")
+        (tmp_path / job.name).write_text(f"# journal: {job.column} burns\n")
+        rows.add(boots.Result(job, log))
+    assert [sorted(rows._errors(job)) for job in jobs] == [
+        ["as ever", "stock burns"],
+        ["as ever", "patched burns"],
+    ]
+
+
 def test_few_prove_nothing_unless_many_were_counted(tmp_path: Path) -> None:
     rows = _rows(tmp_path, *[(["read-4k-1 lazy"], "")] * 4)
     lazy = [result for job, result in rows.results.items() if job.way.setting.strict == "0"]

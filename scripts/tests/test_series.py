@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +234,33 @@ def test_only_mails_of_ours_are_deleted(tmp_path: Path) -> None:
     mails.delete_old(tmp_path, commits.FIRST)
     left = sorted(path.name for path in tmp_path.glob("*.patch"))
     assert left == ["0000-cover-letter.patch", "0002-edited.patch", "mine.patch"]
+
+
+def test_mails_of_before_stay_if_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    new = [tmp_path / name for name in ("0000-a.patch", "0001-b.patch")]
+    for mail in new:
+        mail.write_text("old\n")
+    mails._put(out, commits.FIRST, new)
+    copied: list[Path] = []
+
+    def copyfile(mail: Path, to: Path) -> None:
+        to.write_text("half")
+        copied.append(to)
+        if len(copied) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", copyfile)
+        with pytest.raises(OSError):
+            mails._put(out, commits.FIRST, new)
+    assert {path.read_text() for path in out.glob("*.patch")} == {"old\n"}
+    assert not any(path.exists() for path in copied)
+    new[0].write_text("new\n")
+    mails._put(out, commits.FIRST, new)
+    assert (out / new[0].name).read_text() == "new\n"
 
 
 @pytest.mark.parametrize("name", ["0000-cover-letter.patch", "0002-edited.patch"])

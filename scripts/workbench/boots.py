@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
 UNREAD = "its driver is a module"  # a guest's reason, see init.c
 SECONDS_PER_REPLUG = 5
+_LEAST = 1 << 20  # bytes that are free on a disk that is not full
 
 
 @dataclass
@@ -131,6 +133,8 @@ class Booter:
         ]
         result.passed = [part.name for part in report.parts if part.status == "SUCCESS"]
         self.check(result)
+        if result.complaints and shutil.disk_usage(self.run).free < _LEAST:
+            result.fault = "no space left on the disk"  # QEMU's trace may lack something
         return result
 
     def check(self, result: Result) -> None:

@@ -252,7 +252,10 @@ class Rows:
         return log.read_text(errors="replace") if log.exists() else ""
 
     def _errors(self, job: Job) -> set[str]:
-        return set(_JOURNAL.findall(self._console(job)))
+        """Return what its journal says, and before an upgrade that of the boot which upgraded."""
+        before = self.results[job].log.with_name(job.name)
+        text = before.read_text(errors="replace") if before.exists() else ""
+        return set(_JOURNAL.findall(self._console(job) + text))
 
     def like(self, job: DebianJob, **changes: str) -> Optional[DebianJob]:
         """Return the boot that differs from another one by this only, None if there is none."""

@@ -209,7 +209,7 @@ def kept(base: bases.Base, name: str) -> Kernel:
 
     Nor may it have a related patch: it is judged by its name.
     """
-    edits = tree.edits(base.directory / name)
+    edits = _edits_of(base, name)
     if edits is None:
         raise CannotTell(f"{base.name} has no kernel '{name}' yet")
     plain = patched(base)
@@ -219,6 +219,14 @@ def kept(base: bases.Base, name: str) -> Kernel:
                 f"kernel '{name}': the last one was made with {each}, make another"
             )
     return edited(plain, name, edits)
+
+
+def _edits_of(base: bases.Base, name: str) -> Optional[patches.Edits]:
+    if name != "mutant":
+        return tree.edits(base.directory / name)
+    # Who makes mutants, or has lent their tree, is waited for
+    with paths.locked(base.directory, "mutant.lock"):
+        return tree.edits(base.directory / name)
 
 
 def _has_suites_of(edits: patches.Edits, plain: Kernel, name: str) -> bool:

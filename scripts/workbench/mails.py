@@ -127,9 +127,24 @@ def write_mails(
     options += [] if number == 1 else ["-v", str(number)]
     options += ["--cover-letter", "--cover-from-description=subject", "--thread=shallow"]
     repository.git("format-patch", "-q", "-o", str(run / "series"), *options, made.start)
+    return _put(output, cover, sorted((run / "series").iterdir()))
+
+
+def _put(output: Path, cover: str, mails: Sequence[Path]) -> list[Path]:
+    """Have mails in a directory in place of those of before; return their files there.
+
+    All are copied before the old ones are deleted: the disk may be full.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    mails = sorted((run / "series").iterdir())
-    delete_old(output, cover, [mail.name for mail in mails])
-    written = [Path(shutil.move(mail, output / mail.name)) for mail in mails]
-    _keep_list(output, cover, written)
-    return written
+    new = {output / f".{mail.name}.new": output / mail.name for mail in mails}
+    try:
+        for mail, copy in zip(mails, new):
+            shutil.copyfile(mail, copy)
+        delete_old(output, cover, [mail.name for mail in mails])
+        for copy, written in new.items():
+            copy.rename(written)
+    finally:
+        for copy in new:
+            paths.remove(copy)
+    _keep_list(output, cover, list(new.values()))
+    return list(new.values())
