@@ -195,9 +195,10 @@ def test_another_fragment_configures_again(toy: Toy) -> None:
     assert toy.build(toy.patched)[:2] == CONFIGURED
 
 
-def test_kconfig_configures_again(toy: Toy) -> None:
+@pytest.mark.parametrize("name", ["Kconfig", "kernel/configs/tiny.config"])
+def test_kconfig_configures_again(name: str, toy: Toy) -> None:
     toy.build(toy.patched)
-    edits = {"b.c": b"edited\n", "Kconfig": b"config X\n"}
+    edits = {"b.c": b"edited\n", name: b"config X\n"}
     assert toy.build(toy.kernel(edits))[:2] == CONFIGURED
 
 

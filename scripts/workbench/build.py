@@ -166,7 +166,7 @@ def _wanted(kernel: Kernel, target: Target) -> dict[str, Any]:
     """Return from what a kernel would be built now."""
     return {
         "tree": tree.identity(kernel.tree),
-        "kconfig": tree.identity(kernel.tree, "Kconfig"),
+        "kconfig": tree.identity(kernel.tree, "onfig"),  # of Kconfig, kconfig/, tiny.config
         "config": _hash(*(file.read_bytes() for file in fragments(kernel, target))),
         "compiler": _compiler(target.arch),
     }
