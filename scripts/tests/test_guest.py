@@ -181,7 +181,7 @@ def test_a_qemu_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(CannotTell, match="99 is needed; the backports have QEMU version 9.2"):
         emulator.prepare(program, 99, tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(emulator, "version", lambda *_: "QEMU version 7.2")
+    monkeypatch.setattr(emulator, "_version", lambda words: "QEMU version 7.2")
     with pytest.raises(CannotTell, match="qemu-system-s390x 99 is needed, and here is QEMU"):
         emulator.prepare("qemu-system-s390x", 99, tmp_path)
 
