@@ -332,7 +332,7 @@ def test_a_copy_of_objects_that_was_interrupted_is_not_taken(
     monkeypatch.setattr(process, "output", fail)
     with pytest.raises(process.Failed):
         words = ("obj-check", "x86_64", build.CLANG, False, (), ())
-        check._compile_locked(SimpleNamespace(), toy.stock, *words)  # type: ignore[arg-type]
+        check._compile(SimpleNamespace(), toy.stock, *words)  # type: ignore[arg-type]
     assert not where.exists()
 
 

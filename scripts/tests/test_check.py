@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import re
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
-from workbench import base, boot, check, chroot, paths, setup, test
-from workbench.status import CannotTell
+from workbench import base, boot, check, chroot, kernel, paths, setup, test
+from workbench.status import CannotTell, Tally
 
 LONGEST = 60  # lines of a function
 README = paths.TOP / "README.md"
@@ -32,6 +33,43 @@ def test_a_tool_that_fails(line: str, error: type[Exception], tmp_path: Path) ->
     look = check.Look(base.find("mainline"), {}, tmp_path, tmp_path / "log")
     with pytest.raises(error):
         look.tool("sh", "-c", line)
+
+
+class _Fake(kernel.Kernel):
+    """A kernel whose tree is always as it should be."""
+
+    def make(self) -> None:
+        pass
+
+
+def _is_locked(file: Path) -> bool:
+    with open(file, "ab") as other:
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "name, locks",
+    [("gcc", {"lock"}), ("suites-off", {"lock", "mutant.lock"}), ("mypy", set())],
+)
+def test_nobody_changes_what_a_check_reads(
+    name: str, locks: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = base.Base("mainline", tmp_path)
+    look = check.Look(where, {"patched": _Fake(where, "patched")}, tmp_path, tmp_path / "log")
+    held = set()
+
+    def checked(_: check.Look) -> None:
+        for file in ("lock", "mutant.lock"):
+            if _is_locked(tmp_path / file):
+                held.add(file)
+
+    monkeypatch.setattr(check, "CHECKS", {name: ("", checked)})
+    check._one(look, name, "1 of 1", Tally())
+    assert held == locks
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 """
 Usage: scripts/check [--base BASE] [--list] [CHECK ...]
 
-Look at the series as the list's robots would, without running it: a finding counts if
-stock does not have it. And at the workbench. With no CHECK: all of them.
+Check the series as the robots do that test patches for the lists, without running it: a
+finding counts if stock does not have it. And check the workbench. With no CHECK: all of them;
+with another base than mainline, all but audit and those of the workbench.
 
   --base BASE   mainline (the default), newest, lts or a directory, see scripts/setup
   --list        print the checks and what each looks for
@@ -20,7 +21,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, Mapping, Optional, Sequence
@@ -159,20 +160,6 @@ def _compile(
     What else has to be made for that begins with what has been built to boot, if it has.
     more: fragments of scripts/config/ beside the usual ones.
     """
-    with paths.locked(look.base.directory):
-        return _compile_locked(look, built, obj, arch, words, suites, objects, more)
-
-
-def _compile_locked(
-    look: Look,
-    built: kernel.Kernel,
-    obj: str,
-    arch: str,
-    words: Sequence[str],
-    suites: bool,
-    objects: Sequence[str],
-    more: Sequence[str],
-) -> str:
     built.make()
     where = built.tree / obj
     booted = built.tree / f"obj-{arch}"
@@ -259,12 +246,12 @@ def check_mypy(look: Look) -> None:
 
 
 def check_pyflakes(look: Look) -> None:
-    """what pyflakes says of it"""
+    """what pyflakes says of the workbench"""
     look.tool("pyflakes3", *_python_files())
 
 
 def check_black(look: Look) -> None:
-    """what the formatter would change of it"""
+    """what the formatter black would change of the workbench"""
     look.tool("black", "--check", "--line-length", LINE, *_python_files())
 
 
@@ -317,7 +304,7 @@ def check_sparse(look: Look) -> None:
 
 
 def check_coccinelle(look: Look) -> None:
-    """what the semantic patches of the kernel say of them"""
+    """what the semantic patches of the kernel say of iommu.c, the suites and the selftest"""
 
     def run(look: Look, built: kernel.Kernel) -> str:
         files = ["drivers/iommu/iommu.c"]
@@ -371,7 +358,7 @@ def check_audit(look: Look) -> None:
 
 
 def check_clang_format(look: Look) -> None:
-    """C files of our own that it would change"""
+    """C files of the series and the workbench that clang-format would change"""
     # The macro is KUnit's, and too new for what clang-format is told of the kernel
     style = (look.stock / ".clang-format").read_text()
     macro = "ForEachMacros:\n  - 'kunit_warning_suppress'"
@@ -443,17 +430,16 @@ def _mutant_is_kept(look: Look) -> Iterator[None]:
     try:
         yield
     finally:
-        with paths.locked(look.base.directory):
-            if before is None:
-                tree.remove(top)
-            else:
-                kernel.edited(look.kernels["patched"], top.name, before).make()
+        if before is None:
+            tree.remove(top)
+        else:
+            kernel.edited(look.kernels["patched"], top.name, before).make()
 
 
 def check_suites_off(look: Look) -> None:
     """that iommu.o is the same without the suites as with them, not configured"""
     words = list(build.CLANG)
-    with paths.locked(look.base.directory, "mutant.lock"), _mutant_is_kept(look):
+    with _mutant_is_kept(look):
         objects = []
         for built in (look.kernels["patched"], _without_suites(look)):
             more = ("no-lines",)
@@ -493,19 +479,34 @@ CHECKS: Mapping[str, Check] = {
     "clang-format": _about(check_clang_format),
     "clang": _about(check_clang),
     "gcc": _about(check_gcc),
-    "x86_64": ("that they compile, with and without the suites", _on("x86_64")),
-    "i386": ("the same", _on("i386")),
-    "arm64": ("the same", _on("arm64")),
-    "arm": ("the same; has no IOMMU_DMA", _on("arm")),
-    "s390": ("the same", _on("s390")),
-    "riscv": ("the same; has no IOMMU_DMA", _on("riscv")),
-    "powerpc": ("the same; has no IOMMU_DMA", _on("powerpc")),
+    "x86_64": ("that iommu.o compiles, with and without the suites", _on("x86_64")),
+    "i386": ("the same on i386", _on("i386")),
+    "arm64": ("the same on arm64", _on("arm64")),
+    "arm": ("the same on arm, which has no IOMMU_DMA", _on("arm")),
+    "s390": ("the same on s390", _on("s390")),
+    "riscv": ("the same on riscv, which has no IOMMU_DMA", _on("riscv")),
+    "powerpc": ("the same on powerpc, which has no IOMMU_DMA", _on("powerpc")),
     "allmodconfig": _about(check_allmodconfig),
     "size": _about(check_size),
     "suites-off": _about(check_suites_off),
 }
 OF_MAINLINE = ("audit",)  # the table is that of 7.3
 OF_OURS = ("shellcheck", "mypy", "pyflakes", "black")  # whatever the base
+OF_MUTANT = ("suites-off",)  # needs the tree of mutants
+
+
+@contextmanager
+def _alone(look: Look, name: str) -> Iterator[None]:
+    """Have the trees that a check reads and compiles in to itself, and as they should be."""
+    where = look.base.directory
+    with ExitStack() as stack:
+        # In the order in which scripts/mutate takes them
+        if name in OF_MUTANT:
+            stack.enter_context(paths.locked(where, "mutant.lock"))
+        if name not in OF_OURS:
+            stack.enter_context(paths.locked(where))
+            look.kernels["patched"].make()
+        yield
 
 
 def _one(look: Look, name: str, number: str, tally: Tally) -> None:
@@ -514,7 +515,8 @@ def _one(look: Look, name: str, number: str, tally: Tally) -> None:
     look.log.write_bytes(b"")
     with progress.activity(f"{name}, {number}") as activity:
         try:
-            CHECKS[name][1](look)
+            with _alone(look, name):
+                CHECKS[name][1](look)
             tally.passed += 1
             progress.result(f"ok      {name} ({activity.seconds()} s)")
         except (Found, CannotTell) as error:
@@ -547,8 +549,6 @@ def main(arguments: Sequence[str]) -> int:
     base = bases.find(asked.base)
     setup.prepare(base, [], *packages.CHECK, *packages.GIT)
     kernels = {"stock": kernel.stock(base), "patched": kernel.patched(base)}
-    with paths.locked(base.directory):
-        kernels["patched"].make()
     with paths.locked(base.directory, "check.lock"):
         run = paths.run_directory("check")
         look = Look(base, kernels, run, base.log / "check.log")
