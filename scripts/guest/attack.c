@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a device can reach by DMA that has been unmapped, for scripts/boot --attack. QEMU's
- * edu device attacks; it begins a DMA 100 ms after it was told to. Is told:
+ * Finds what a device can reach by DMA that has been unmapped, for scripts/boot --attack. QEMU's
+ * edu device attacks; it begins a DMA 100 ms after it was told to. The program is told:
  *
  *   device=DEVICE   the device that attacks, by its PCI address
  *   plug            the host has to plug it in
@@ -47,9 +47,9 @@
 #define SURELY_QUEUED 8 /* ms after an unmap: a lazy one waits in the queue */
 #define SURELY_FLUSHED 24
 #define QUIET \
-	1200 /* ms before an attack: the kernel logs three faults in 5 s */
+	1200 /* ms before an attack: the kernel logs no more than 3 faults in 5 s */
 #define FAULT "DMAR: [DMA %s NO_PASID] Request device [%s] fault addr 0x%llx "
-#define MOST (PAGE - 8) /* bytes: of all of a page QEMU 7.2's edu would die */
+#define MOST (PAGE - 8) /* bytes: a whole page makes QEMU 7.2's edu abort */
 #define REUSES 8 /* of other addresses, before one is used again */
 
 /* A page but for its last word, or a part of it, that is mapped, filled and counted */

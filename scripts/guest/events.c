@@ -1606,8 +1606,8 @@ static bool have_next_kernel(void)
 	/* nolibc's syscall() has its arguments in registers, which a call would spoil */
 	size_t size = strlen(line) + 1;
 
-	if (!start_readers() || !kernel_is_clean() || !rcu_is_content() ||
-	    !lockdep_is_content() || !kcsan_is_content())
+	if (!start_readers() || !kernel_is_clean() || !rcu_found_nothing() ||
+	    !lockdep_found_nothing() || !kcsan_found_nothing())
 		return false;
 	if (syscall(__NR_kexec_file_load, kernel, initrd, size, line, 0)) {
 		ksft_perror("kexec_file_load");
@@ -1840,8 +1840,9 @@ int main(int argc, char *argv[])
 	ksft_test_result(good, "%s\n", event);
 	ksft_test_result(is_all_as_told(), "as before\n");
 	good = make_it_fail ? only_memory_was_short() :
-			      kernel_is_clean() && rcu_is_content();
-	good &= lockdep_is_content() && kcsan_is_content() && nothing_leaks();
+			      kernel_is_clean() && rcu_found_nothing();
+	good &= lockdep_found_nothing() && kcsan_found_nothing() &&
+		nothing_leaks();
 	if (!good)
 		log_is_clean(LOG_WARNING); /* which says why */
 	ksft_test_result(good, "kernel log\n");

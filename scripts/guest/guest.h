@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What init.c, process 1 of every guest, and the programs that it runs have in common */
+/* What init.c, the programs that it runs, and debian.c share */
 #include <linux/uio.h>
 #include <stdbool.h>
 #include "kselftest.h"

@@ -10,7 +10,7 @@
  *   no-driver=DEVICE
  *                   this disk's driver may be a module that we do not have
  *   group=DEVICE DEVICE ...
- *                   these share a group, and nobody else is in it
+ *                   these share a group, and no other device is in it
  *   plug=DEVICE     if this is not there, the host is asked to plug it in; the first of
  *                   them is in PCIe slot 1, the second in slot 2, and so on
  *   replug=N        then they are unplugged and plugged in again so often
@@ -418,7 +418,7 @@ static const char *first_word(const char *words, char buf[NAME_SIZE])
 	return *end ? end + 1 : end;
 }
 
-/* Do the devices in @told, "DEVICE DEVICE ...", share a group, and with nobody else? */
+/* Do the devices in @told, "DEVICE DEVICE ...", share a group, and with no other device? */
 static bool is_group(const char *told)
 {
 	char device[NAME_SIZE];
@@ -602,8 +602,8 @@ static void check_kernel(void)
 			log_has_only(LOG_WARNING, is_of_the_core) &&
 			core_warned && taint_is(TAINT_WARN);
 	else
-		clean = kernel_is_clean() && rcu_is_content();
-	clean &= lockdep_is_content() && kcsan_is_content();
+		clean = kernel_is_clean() && rcu_found_nothing();
+	clean &= lockdep_found_nothing() && kcsan_found_nothing();
 	ksft_test_result(clean, "kernel log\n");
 }
 
@@ -662,7 +662,8 @@ static void judge_kunit(void)
 	ksft_set_plan(count + 1);
 	for (i = 0; i < count; i++)
 		run_again(names[i]);
-	clean = lockdep_is_content() && rcu_is_content() && kcsan_is_content();
+	clean = lockdep_found_nothing() && rcu_found_nothing() &&
+		kcsan_found_nothing();
 	clean &= taint_is(TAINT_TEST);
 	if (!clean)
 		log_is_clean(LOG_WARNING); /* which says why */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How often the IOTLB is invalidated for each kind of load: for scripts/boot --loads. Is told
- * who counts invalidations, "count=host", and then in order what to do:
+ * Finds how often the IOTLB is invalidated for each kind of load, for scripts/boot --loads. It
+ * is told who counts invalidations, "count=host", and then in order what to do:
  *
  *   NAME EXPECT DEVICE HOW NUMBER
  *

@@ -125,7 +125,7 @@ static inline long lockdep(void)
 }
 
 /* lockdep says nothing more once it has found something, and puts it down here. */
-static inline bool lockdep_is_content(void)
+static inline bool lockdep_found_nothing(void)
 {
 	if (lockdep())
 		return true;
@@ -144,7 +144,7 @@ static inline bool is_not_of_rcu(const char *text)
 }
 
 /* RCU's checks taint nothing, and print no error. Only with lockdep are there any. */
-static inline bool rcu_is_content(void)
+static inline bool rcu_found_nothing(void)
 {
 	return lockdep() < 0 || log_has_only(LOG_WARNING, is_not_of_rcu);
 }
@@ -155,7 +155,7 @@ static inline bool is_no_race(const char *text)
 }
 
 /* KCSAN taints nothing. Has it looked, and found no data race? Or is it not built in? */
-static inline bool kcsan_is_content(void)
+static inline bool kcsan_found_nothing(void)
 {
 	long watched =
 		read_number("/sys/kernel/debug/kcsan", "setup_watchpoints");

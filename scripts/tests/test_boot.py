@@ -198,7 +198,7 @@ def test_odd() -> None:
         (("--odd", "--all"), "--odd and --all"),
         (("--default", "strict", "--odd"), "--default and --odd"),
         (("--64k", "vtd"), "machine 'vtd': --64k is for those of arm64"),
-        (("--64k", "--arch", "s390"), "--64k 's390': only --arch arm64"),
+        (("--64k", "--arch", "s390"), "--arch 's390': with --64k it must be arm64"),
         (("--debug", "--loads"), "--debug and --loads"),
         (("--default", "lazy"), "'lazy': must be one of: strict passthrough"),
         (

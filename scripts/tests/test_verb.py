@@ -297,7 +297,11 @@ PROGRAMS = {"apt-get": "echo E: no such package; exit 100", "id": "echo {user}"}
     "user, programs, says",
     [
         (0, ["id"], "boot: python3 is missing, and this is not Debian"),
-        (1000, ["id", "apt-get"], "boot: python3 is missing, once: sudo {top}/scripts/setup"),
+        (
+            1000,
+            ["id", "apt-get"],
+            "boot: python3 is missing, run this once: sudo {top}/scripts/setup",
+        ),
         (
             0,
             ["id", "apt-get", "mktemp", "tail"],
@@ -393,7 +397,7 @@ def test_one_waits_for_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with subprocess.Popen(["sh", "-c", hold]):
         time.sleep(0.2)
         with paths.locked(tmp_path):
-            assert "waiting for another run" in capsys.readouterr().err
+            assert "waiting until another run" in capsys.readouterr().err
 
 
 def test_a_file_is_written_whole_or_not_at_all(

@@ -418,7 +418,9 @@ def choose(asked: Namespace) -> list[Measure]:
         if asked.machine in (None, row.machine) and (not asked.quick or _is_quick(row))
     ]
     if not chosen:
-        raise CannotTell(f"--quick '{asked.machine}': must be x86_64's, and in a row of calls")
+        raise CannotTell(
+            f"--machine '{asked.machine}': with --quick it must be of x86_64, and in a row of calls"
+        )
     return chosen
 
 

@@ -12,26 +12,30 @@ iommu.strict=0 and iommu.strict=1.
   --odd               under each of the parameters in scripts/parameters instead
   --attack            have a device do DMA to what has been unmapped instead, also under
                       iommu.passthrough=1, and print what it has reached; on the machines
-                      that have one, unless some are named: see scripts/guest/attack.c
+                      whose file has such a device, unless some are named: see
+                      scripts/guest/attack.c
   --image IMAGE       boot a kernel that somebody else has built: a file for x86_64, or
                       debian:X.Y, the newest of that version in the first suite that has one:
                       apt's own, backports, stable, oldstable, unstable; of a flavour by
                       debian:X.Y-cloud or -rt; may be given again. Unless some are named, on
                       vtd and vtd-nopt. It is judged as stock of its version. With --all, not
-                      on vtd-flts: there none finds its NVMe disk
+                      on vtd-flts: there none finds its NVMe disk; nor where there is a probe
   --modules DIR       the modules of the one --image that is a file, a directory as
                       /lib/modules/VERSION is; without them, what has no driver is not read
   --arch ARCH         only machines of this architecture; all of them, unless some are named
   --base BASE         what is built: mainline (the default), newest, lts or a directory,
-                      see scripts/setup. Machines for which it lacks something are left out
+                      see scripts/setup. Machines for which it lacks something are left out.
+                      lts has not what --attack, --debug, --loads and --events need
   --kernel KERNEL     only stock, or only patched; or what scripts/series test has made
                       last: commit, which must be as patched, or tests, as stock; or what
                       scripts/mutate has made last: mutant, which must be as patched
   --alternative NAME  patched beside a kernel without the series that has NAME of
-                      related/alternatives/, another way to make lazy what is behind
-                      VT-d without pass-through; only machines with VT-d and without a probe
-  --with NAME         both kernels with related/NAME.patch on top, or with a diff of your own
-                      if NAME has a "/"; may be given again
+                      related/alternatives/, two-ops or identity-may-fail: another way to make
+                      lazy what is behind VT-d without pass-through; only machines with VT-d
+                      and without a probe
+  --with NAME         both kernels with related/NAME.patch on top, where NAME is untrusted or
+                      iova-destroy, or with a diff of your own if NAME has a "/"; may be given
+                      again
   --loads             print how often the IOTLB is invalidated for each load in scripts/loads,
                       with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
                       vtd-nopt
@@ -45,9 +49,11 @@ iommu.strict=0 and iommu.strict=1.
                       meanwhile, except in faults, nth and reset. Then types and disks are
                       judged. Print how often each event happened.
                       Unless some are named, on vtd-nopt-hotplug, vtd and vtd-nopt-external
-  --event EVENT       only this one; may be given again
-  --rounds TIMES      how often types are written, 40 unless given; other events less often.
-                      nth, queue, kexec and reset have no rounds
+  --event EVENT       only this one: type, fuzz, rebind, plug, cpu, suspend, vfio, faults, nth,
+                      queue, kexec or reset; may be given again
+  --rounds TIMES      how often types are written in type, and on each path of faults: 40
+                      unless given; fuzz, rebind, plug, cpu, suspend and vfio have fewer. nth,
+                      queue, kexec and reset have no rounds
   --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
                       passthrough by itself: strict or passthrough; else it is lazy. Or
                       opt-in: it leaves VT-d off unless the firmware asks for it and there is
@@ -62,7 +68,7 @@ iommu.strict=0 and iommu.strict=1.
   --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
-                      with this iommu.passthrough: the same, unset if not given
+                      only with this iommu.passthrough: unset, 0 or 1; unset if not given
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given; not
                       with --random
@@ -291,7 +297,7 @@ def _unnamed(asked: Namespace) -> Sequence[str]:
 def _only_64k(asked: Namespace, named: Sequence[Machine]) -> None:
     """Ask for machines of arm64 only; CannotTell if others are asked for."""
     if asked.arch not in (None, LARGE_PAGES):
-        raise CannotTell(f"--64k '{asked.arch}': only --arch {LARGE_PAGES} has such pages")
+        raise CannotTell(f"--arch '{asked.arch}': with --64k it must be {LARGE_PAGES}")
     for each in named:
         if each.arch.name != LARGE_PAGES:
             raise CannotTell(f"machine '{each.name}': --64k is for those of {LARGE_PAGES}")

@@ -5,8 +5,8 @@ Usage: scripts/debian [OPTION ...] [MACHINE ...]
 Boot a Debian on emulated machines, its kernels installed from the packages that
 scripts/package builds: stock, patched, and patched with both patches of related/. Its root
 is on NVMe. Print how often the IOTLB is invalidated for each request of fio, and for each
-packet of iperf3 between virtio-net and e1000e. MACHINE is vtd, vtd-nopt and
-vtd-nopt-external unless given, each under iommu.strict=1 and 0.
+packet of iperf3 between virtio-net and e1000e. MACHINE is one of vtd, vtd-nopt and
+vtd-nopt-external; all three unless given. Each is booted with iommu.strict=1 and 0.
 
   --config CONFIG  of the kernels: as for scripts/package. Unless given, Debian's cloud
                    configuration with less in it, see scripts/config/debian.config
@@ -15,9 +15,9 @@ vtd-nopt-external unless given, each under iommu.strict=1 and 0.
                    compiled
   --strict 0|1     only with this iommu.strict; with 0 alone, nothing proves that invalidations
                    are counted
-  --short          without what is done on vtd-nopt with iommu.strict=0 alone: upgrade packages,
-                   and boot again; and run the kernel's selftests of iommufd and VFIO, unless
-                   stock is left out, or --config is given
+  --short          leave out the upgrade of packages, with the boot after it, and the kernel's
+                   selftests of iommufd and VFIO. Both are done on vtd-nopt with iommu.strict=0
+                   only, and the selftests only with stock among the kernels and no --config
   --append 'WORDS' more kernel parameters
   --timeout SECONDS
                    until a guest counts as hung, 1200 unless given
@@ -277,7 +277,9 @@ class Rows:
             if strict and strict != job:
                 for load in LOADS:
                     if f"{load.name} strict" not in self.results[strict].passed:
-                        found.append(f"{load.name} proves nothing: not counted if strict")
+                        found.append(
+                            f"{load.name} proves nothing: the boot with iommu.strict=1 did not pass it"
+                        )
             result.complaints = [*result.complaints, *found]
 
     def _tests(self, job: DebianJob) -> dict[str, str]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Drawing machines: a seed gives a file as in scripts/machine/, and the setting to boot with.
 
-What is right for a drawn machine follows from how its devices hang together, see topology,
+What is right for a drawn machine follows from how its devices are connected, see topology,
 and from policy. What is rare is had for certain by some seeds, see FORCED: PERIOD seeds in a
 row have all of it.
 """
@@ -278,12 +278,12 @@ PERIOD = len(FORCED) + 2  # the others have nothing for certain
 def _default(drawing: Drawing) -> str:
     """Return a default for the kernel, lazy if no parameter is left to it.
 
-    With a die of its own, so that a seed's machine does not depend on it.
+    With a random generator of its own, so that a seed's machine does not depend on it.
     """
     if "unset" not in (drawing.setting.strict, drawing.setting.passthrough):
         return DEFAULTS[0]
-    die = random.Random(f"default {drawing.seed}")
-    return die.choice([each for each in DEFAULTS if each != OPT_IN])
+    drawn = random.Random(f"default {drawing.seed}")
+    return drawn.choice([each for each in DEFAULTS if each != OPT_IN])
 
 
 def draw(seed: int) -> Drawing:

@@ -211,7 +211,8 @@ def kept(base: bases.Base, name: str) -> Kernel:
     """
     edits = _edits_of(base, name)
     if edits is None:
-        raise CannotTell(f"{base.name} has no kernel '{name}' yet")
+        by = "scripts/mutate MUTANT" if name == "mutant" else "scripts/series test"
+        raise CannotTell(f"{base.name} has no kernel '{name}' yet: run {by}")
     plain = patched(base)
     for each in related():
         if _has_suites_of(edits, plain, each):

@@ -9,13 +9,13 @@ suite first. Installs, fetches and builds what is missing first.
   --arch ARCH        x86_64 (the default), arm64, s390, or um: User Mode Linux, where the
                      kernel has no IOMMU_DMA
   --base BASE        mainline (the default), newest, lts or a directory, see scripts/setup
-  --kernel KERNEL    patched (the default), mutant, the one that scripts/mutate has made
-                     last, or commit, the same of scripts/series test
+  --kernel KERNEL    patched (the default); or what scripts/mutate has made last: mutant; or
+                     what scripts/series test has: commit
   --with NAME        with related/NAME.patch on top, and its cases; may be given again
   --strict 0|1       only with this iommu.strict, else with each
   --debug            with KASAN, lockdep and more; a finding of theirs fails
   --kcsan            with KCSAN, which looks for data races in the IOMMU's core
-  --64k              with pages of 64 KiB; only arm64 has them
+  --64k              with pages of 64 KiB; needs --arch arm64
   --timeout SECONDS  until a guest counts as hung, 300 unless given
   FILTER             only these: SUITE or SUITE.CASE, with * as in a shell
 
@@ -99,11 +99,11 @@ def main(arguments: Sequence[str]) -> int:
         raise CannotTell(f"FILTER '{glob}': must be a glob without blanks")
     for name in ("debug", "kcsan"):
         if getattr(asked, name) and asked.arch == "um":
-            raise CannotTell(f"--{name} 'um': only the emulated architectures have it")
+            raise CannotTell(f"--arch 'um': with --{name} it must be an emulated architecture")
     if asked.debug and asked.kcsan:
         raise CannotTell("--debug and --kcsan cannot go together")
     if asked.large and asked.arch != "arm64":
-        raise CannotTell(f"--64k '{asked.arch}': only --arch arm64 has such pages")
+        raise CannotTell(f"--arch '{asked.arch}': with --64k it must be arm64")
     kernel.check_related(asked.related)
     base = bases.find(asked.base)
     setup.prepare(base, [asked.arch])

@@ -159,7 +159,7 @@ def prove(strict: boots.Result, lazy: boots.Result, loads: Sequence[Load]) -> No
     """Add to what is wrong with a boot each load that the strict one has not passed."""
     for load in loads:
         if f"{load.name} strict" not in strict.passed:
-            why = f"{load.name} proves nothing: not as expected under iommu.strict=1"
+            why = f"{load.name} proves nothing: the boot with iommu.strict=1 did not pass it"
             lazy.complaints = [*lazy.complaints, why]
 
 

@@ -7,9 +7,9 @@ the file scripts/mutants, or with none of the change: stock. Each is built, and 
 are run on it, of which a case must fail; before that, without a mistake, where none may.
 With no MUTANT: all of them.
 
-  --base BASE    mainline (the default), newest, lts or a directory, see scripts/setup; lts
-                 has no User Mode Linux for them, and takes no related patch: name
-                 others there
+  --base BASE    mainline (the default), newest, lts or a directory, see scripts/setup.
+                 With lts, name mutants that need neither User Mode Linux nor a related
+                 patch: see --list
   --list         print the mutants and what is wrong with each
 
 Prints for each mutant the cases that killed it and, last, "N killed, N survived".

@@ -173,7 +173,8 @@ def mirror(log: Path) -> str:
         site = _site()
     if not site:
         raise CannotTell(
-            "apt has read no list of Debian's; as root: apt-get update (or its sources name none)"
+            "apt has no list of a Debian mirror: run apt-get update as root, "
+            "or see which mirror the sources in /etc/apt name"
         )
     return site
 
@@ -185,7 +186,7 @@ def security() -> str:
 
 def _site(label: str = "Debian") -> str:
     if not shutil.which("apt-get"):
-        raise CannotTell("no apt-get here to fetch from Debian with")
+        raise CannotTell("apt-get is not installed: it downloads from Debian")
     sites = process.output(
         ["apt-get", "indextargets", "--format", "$(SITE)"]
         + ["Created-By: Packages", f"Label: {label}"]

@@ -34,7 +34,7 @@ def locked(directory: Path, name: str = "lock") -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.say(f"waiting for another run to have done with {directory}")
+            progress.say(f"waiting until another run no longer uses {directory}")
             fcntl.flock(file, fcntl.LOCK_EX)
         process.held.add(file.fileno())
         try:

@@ -2,9 +2,9 @@
 """What is right: the type of the default domain for each class of device and setting.
 
 This is the specification of the change, and says nothing of how the kernel comes to it.
-Stock and patched differ in one thing: a device that requires translation, and is trusted,
-is lazy under patched where iommu.strict is 0. In related/alternatives/ its driver requires
-nothing, and has no identity domain instead.
+Stock and patched differ in one thing. A device whose driver requires translation is strict
+under stock; under patched it is lazy where a device without such a driver would be. In
+related/alternatives/ the driver requires nothing, and has no identity domain instead.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Class:
     """A class of device.
 
     requires: its driver requires translation, and otherwise has no opinion.
-    trusted: what is not is strict.
-    late: it is not trusted, and joins the group of its port when that has its domain.
+    trusted: what is not is strict, unless it is late.
+    late: it is not trusted, and joins the group of its port when that has its domain, which
+    it then has.
     iommu: there is one in its way.
     has_identity: the IOMMU can let it through untranslated.
     has_dma: the kernel has IOMMU_DMA.

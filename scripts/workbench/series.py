@@ -21,17 +21,19 @@ letters, of at most 80 lines.
                   translation, and run what tests it has by then. Last the same with the
                   tests alone: it must do as stock does, and of the KUnit cases those must
                   fail that the message of the suites names, and no others
-  mail            write the mails of the change, cover letter first, to those whom
-                  get_maintainer.pl names by the files, and the messages by Cc and
-                  Suggested-by. The cover letter ends with the version that they are based on
+  mail            write the mails of the change, cover letter first. They go to those whom
+                  get_maintainer.pl gives for the files, and to those whom the messages name
+                  in Cc and Suggested-by. The cover letter ends with the version that they
+                  are based on
     --tests       the mails of the tests instead
     --base BASE   on or for mainline (the default), newest, lts or a directory, see
                   scripts/setup
     --version N   as version N, 1 unless given; from 2 on the cover letter must have a line
                   "Changes in vN:"
     --output DIR  to DIR instead of build/series/, or with --tests build/series-tests/; older
-                  mails of the same series in it are deleted. It is refused with mails of the
-                  other series, or if a mail that was edited, or is yours, would be replaced
+                  mails of the same series in it are deleted. Refused if DIR has mails of the
+                  other series, or if this would write over a mail that you have edited, or
+                  over a file that is not ours
     --send        hand them to git send-email, as a dry run unless you confirm
 
 DIR is the top of a git tree of the kernel without changes that are not committed. The name

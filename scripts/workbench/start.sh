@@ -15,7 +15,7 @@ python=/usr/bin/python3	# Debian's, for which the other packages are
 [ -x "$python" ] || python=$(command -v python3) || python=
 if [ -z "$python" ]; then
 	command -v apt-get >/dev/null || fail "python3 is missing, and this is not Debian"
-	[ "$(id -u)" = 0 ] || fail "python3 is missing, once: sudo $here/setup"
+	[ "$(id -u)" = 0 ] || fail "python3 is missing, run this once: sudo $here/setup"
 	echo "$verb: install python3" >&2
 	log=$(mktemp)
 	{ apt-get update && DEBIAN_FRONTEND=noninteractive \

@@ -7,15 +7,17 @@ mark. They check the workbench, both series, KUnit, and the change on machines o
 Installs and builds what is missing first.
 
   --full  also the parts that --list marks: they need more kernels, packages or time. Each
-          takes less than an hour, but for events-debug and random-many
+          takes less than an hour, but for events-debug and random-many. Of these, debian-12-*
+          and debian-13-* need root, and a checkout that belongs to root
   --list  print the parts, and what each checks
   PART    only these
 
-Prints a line for each check; then a table of the checks that have booted machines, with how
-many boots, machines, settings, events and allocations that failed ("faults") were as expected,
-and with which kernels; and last "N passed, N failed".
-A check that ends with numbers of its own, as KUnit with its cases, counts as many. What a
-failed check printed last goes to stderr; all of it is kept under build/run/.
+Prints a line for each check; then a table of the checks that have booted machines: how many
+boots, machines, settings, events and injected failures of allocations ("faults") were as
+expected, and with which kernels; and last "N passed, N failed". If a check runs scripts/boot
+several times, its machines and settings count once for each run. If a check prints totals of
+its own, as KUnit does of its cases, these are added. What a failed check printed last goes to
+stderr; all of it is kept under build/run/.
 
 Exit status: 0 all passed; 1 some failed; 2 bad argument, or some could not be made.
 """
@@ -1293,7 +1295,10 @@ PARTS: Mapping[str, Part] = {
     ),
     "kunit": Part("the KUnit suites", (kunit, kunit_um, kunit_fails)),
     "static": Part("static checks of the series", (static,)),
-    "bench": Part("figures, and that they show 20 instructions", (bench, bench_slower)),
+    "bench": Part(
+        "that scripts/bench repeats its figures, and detects 20 more instructions in an unmap",
+        (bench, bench_slower),
+    ),
     "bench-all": Part("figures of all machines, and memory", (bench_all,), True),
     "page": Part("the page of figures, in a browser", (page,), True),
     "mutants": Part("that KUnit can fail", (mutants,)),
@@ -1423,7 +1428,10 @@ def main(arguments: Sequence[str]) -> int:
     if any(PARTS[name].is_bare for name in chosen):
         needs += chroot.NEEDS
         if os.getuid() or paths.TOP.stat().st_uid:
-            raise CannotTell("a bare Debian takes root, and a checkout that belongs to root")
+            raise CannotTell(
+                "debian-12-* and debian-13-* need root, and a checkout that belongs to root: "
+                "name other parts"
+            )
     base = bases.find("mainline")
     setup.prepare(base, ["x86_64", "um"], *needs)
     run, tally = paths.run_directory("test"), Tally()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What follows from how PCI devices hang together: their addresses, trust, groups and classes.
+"""What follows from how PCI devices are connected: their addresses, trust, groups and classes.
 
 These are the rules for x86 in Linux 7.3, written down a second time, and only for what QEMU
 emulates. They are no copy of the kernel's code, and nothing here has been read from a guest.
