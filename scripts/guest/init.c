@@ -20,6 +20,7 @@
  *   no-writes       types are not written
  *   remapped        the IOMMU remaps interrupts
  *   x2apic          and does so for CPUs in x2APIC mode
+ *   scalable        VT-d is in scalable mode
  *   warns           the IOMMU's core has to warn, and refuse a driver's answer
  *   too-strict      it is strict where it should be lazy, as stock is where translation
  *                   is required, and default_domain has to find it
@@ -34,6 +35,7 @@
  *    do if it is DMA-FQ;
  *  - each PCI device's interrupt is remapped, if the IOMMU does that, and x2APIC mode is on
  *    if it can be;
+ *  - VT-d is in scalable mode, if it should be;
  *  - types and disks again after each DEVICE has been unplugged and plugged in;
  *  - after every DEVICE has lost its driver, default_domain writes types, and
  *    each WORD has its RESULT; unless no-writes;
@@ -88,6 +90,7 @@
  * @count: who counts invalidations, "host", "kernel" or NULL
  * @remapped: the IOMMU remaps interrupts
  * @x2apic: and does so for CPUs in x2APIC mode
+ * @scalable: VT-d is in scalable mode
  * @warns: the IOMMU's core has to warn
  * @too_strict: default_domain has to fail when it writes what it has derived
  * @groups: each DEVICE DEVICE ... that is one
@@ -104,6 +107,7 @@ struct arguments {
 	bool no_writes;
 	bool remapped;
 	bool x2apic;
+	bool scalable;
 	const char *count;
 	bool warns;
 	bool too_strict;
@@ -569,6 +573,27 @@ static void check_remapped(void)
 			 "interrupts remapped\n");
 }
 
+#define VTD 0xfed90000 /* where QEMU's VT-d has its registers */
+#define VTD_RTADDR 0x20 /* where among them the mode is, as in the next two */
+#define VTD_MODE 0xc00 /* bits 11 and 10 of that */
+#define VTD_SCALABLE 0x400
+
+/* Both modes have the same types: the register tells which one the kernel has chosen. */
+static void check_scalable(void)
+{
+	int fd = open("/dev/mem", O_RDONLY);
+	const volatile char *registers;
+	__u64 root;
+
+	registers = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, VTD);
+	if (registers == MAP_FAILED)
+		ksft_exit_fail_perror("/dev/mem");
+	root = *(const volatile __u64 *)(registers + VTD_RTADDR);
+	munmap((void *)registers, PAGE);
+	close(fd);
+	ksft_test_result((root & VTD_MODE) == VTD_SCALABLE, "scalable mode\n");
+}
+
 static void check_writes(void)
 {
 	unbind_all();
@@ -705,6 +730,8 @@ static void read_argument(char *arg)
 		args.remapped = true;
 	else if (!strcmp(arg, "x2apic"))
 		args.x2apic = true;
+	else if (!strcmp(arg, "scalable"))
+		args.scalable = true;
 	else if (value_of(arg, "module="))
 		append(args.modules, value_of(arg, "module="));
 	else if (value_of(arg, "disk="))
@@ -767,8 +794,9 @@ static void wait_for_drivers(void)
 static int count_tests(void)
 {
 	int disk_tests = length(args.disks) * DISK_TESTS;
-	int tests = 2 + !!*args.groups + disk_tests + args.remapped + 1;
+	int tests = 2 + !!*args.groups + disk_tests + 1;
 
+	tests += args.remapped + args.scalable;
 	if (args.replugs)
 		tests += 1 + disk_tests;
 	if (!args.no_writes)
@@ -796,6 +824,8 @@ static void judge_boot(void)
 	check_disks();
 	if (args.remapped)
 		check_remapped();
+	if (args.scalable)
+		check_scalable();
 	if (args.replugs) {
 		check_replugs();
 		args.again = true;

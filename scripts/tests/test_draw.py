@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Sequence
 
@@ -247,3 +248,33 @@ def test_parameters(machines: Sequence[draw.Drawn]) -> None:
             overruled |= {name} if value not in ("unset", want[name]) else set()
     assert overruled == {"iommu.strict", "iommu.passthrough"}
     assert drawn_words >= {"intel_iommu=sm_on,strict", "intel_iommu=banana"}
+    deciding = {word for each in machines for word in each.way.words}
+    assert deciding >= {"intel_iommu=strict", "iommu=pt", "iommu=nopt", "iommu.strict=OFF"}
+
+
+def test_scalable_mode_is_judged_where_it_is(machines: Sequence[draw.Drawn]) -> None:
+    for each in machines:
+        its = _job(each)
+        has = each.machine.about.split(",")[0] in ("vtd-scalable", "vtd-flts")
+        names = [expected.name for expected in job.expected_results(its, 0)]
+        assert ("scalable" in job.told(its, 0)) == ("scalable mode" in names) == has
+
+
+@pytest.mark.parametrize(
+    "given, kept",
+    [
+        ([], ["--append", "{}"]),
+        (["--with", "x"], ["--with", "x", "--append", "{}"]),
+        (["--append", "quiet", "--debug"], ["--append", "{} quiet", "--debug"]),
+    ],
+)
+def test_one_that_is_repeated_by_its_file_has_the_same_words(
+    given: Sequence[str], kept: Sequence[str], machines: Sequence[draw.Drawn]
+) -> None:
+    for each in machines:
+        words = [
+            word.format(" ".join(each.way.words))
+            for word in (kept if each.way.words else given)
+        ]
+        its = shlex.split(drawn.repeat(each, given)[1].partition("scripts/boot ")[2])
+        assert its[-len(words) :] == words if words else "--append" not in its

@@ -64,7 +64,7 @@ iommu.strict=0 and iommu.strict=1.
                       while they are mapped, and more; a finding of theirs fails. lockdep does
                       not look at one lock of PCI's hotplug, see scripts/probe/debug/
   --kcsan             events with KCSAN, which looks for data races in the IOMMU's core and in
-                      VT-d's driver; a finding fails
+                      VT-d's iommu.c and cache.c; a finding fails
   --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING

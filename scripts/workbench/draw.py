@@ -54,25 +54,38 @@ class Iommu:
     """An IOMMU.
 
     weight: how often it is drawn. qemu: its options. requires: its driver requires
-    translation. is_strict: it forces strict. is_counted: QEMU tells what it invalidates.
-    takes_bridges: with a device behind a conventional bridge it still works for the others.
+    translation. count, emulator: see machine files. is_strict: it forces strict.
+    is_counted: QEMU tells what it invalidates. takes_bridges: with a device behind a
+    conventional bridge it still works for the others.
     """
 
     name: str
     weight: int
     qemu: str = ""
     requires: bool = False
+    count: str = "vtd_inv_desc_iotlb*"
+    emulator: int = 0
     is_strict: bool = False
     is_counted: bool = True
     takes_bridges: bool = True
 
 
+# See scripts/machine/vtd-flts
+_FLTS = "pt=off,caching-mode=on,x-scalable-mode=on,x-flts=on,aw-bits=48"
 VTD = Iommu("vtd", 25, "-device intel-iommu,pt=on")
-NOPT = Iommu("vtd-nopt", 50, "-device intel-iommu,pt=off", True)
+NOPT = Iommu("vtd-nopt", 35, "-device intel-iommu,pt=off", True)
 IOMMUS = (
     VTD,
     NOPT,
-    Iommu("vtd-nopt-cm", 5, "-device intel-iommu,pt=off,caching-mode=on", True, True),
+    Iommu("vtd-scalable", 8, "-device intel-iommu,pt=off,x-scalable-mode=on", True),
+    Iommu(
+        *("vtd-flts", 7, f"-device intel-iommu,{_FLTS}", True, "vtd_inv_desc_wait_sw"),
+        emulator=10,
+    ),
+    Iommu(
+        *("vtd-nopt-cm", 5, "-device intel-iommu,pt=off,caching-mode=on", True),
+        is_strict=True,
+    ),
     Iommu(
         *("virtio-iommu", 15, "-device virtio-iommu-pci,addr=1"),
         is_counted=False,
@@ -411,10 +424,14 @@ class _Writer:
         if iommu.is_strict:
             yield "strict  yes"
         if iommu.is_counted:
-            yield "count   vtd_inv_desc_iotlb*"
+            yield f"count   {iommu.count}"
+        if iommu.emulator:
+            yield f"emulator {iommu.emulator}"
         for each in self.late:
             yield f"plug    {self.addresses[each]} {self._options(each)}"
-        noise = parameters.drawn(random.Random(f"noise {self.drawing.seed}"), setting)
+        noise = parameters.drawn(
+            random.Random(f"noise {self.drawing.seed}"), setting, "scalable" in iommu.qemu
+        )
         if noise:
             yield f"append  {' '.join(noise)}"
         if iommu.name == "none":
@@ -464,9 +481,9 @@ def write(seed: int, directory: Path) -> Drawn:
     drawing = draw(seed)
     file = directory / f"random-{seed}"
     file.write_text(text(drawing))
-    setting = drawing.setting
-    words = {"iommu.strict": setting.strict, "iommu.passthrough": setting.passthrough}
-    way = Way(
-        setting, tuple(f"{name}={value}" for name, value in words.items() if value != "unset")
+    words = parameters.spelled(
+        random.Random(f"spelling {seed}"),
+        drawing.setting,
+        drawing.iommu.name.startswith("vtd"),
     )
-    return Drawn(seed, file, machine.read_file(file), way)
+    return Drawn(seed, file, machine.read_file(file), Way(drawing.setting, tuple(words)))

@@ -112,6 +112,11 @@ class ImageJob(Job):
         return self._image().module_names
 
     @property
+    def sees_registers(self) -> bool:
+        """Distributions refuse that."""
+        return False
+
+    @property
     def is_old(self) -> bool:
         """Whether sysfs takes other words than policy says, and bounces are not counted."""
         return self._image().is_old

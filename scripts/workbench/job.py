@@ -57,6 +57,11 @@ class Job:
         return ()
 
     @property
+    def sees_registers(self) -> bool:
+        """Whether the guest may read the registers of devices."""
+        return True
+
+    @property
     def is_old(self) -> bool:
         """Whether sysfs takes other words than policy says, and bounces are not counted."""
         return False
@@ -99,6 +104,8 @@ def expected_results(job: Job, replugs: int) -> list[verdict.Expected]:
         results.append(verdict.Expected("groups as told"))
     if is_remapped(job):
         results.append(verdict.Expected("interrupts remapped"))
+    if is_scalable(job):
+        results.append(verdict.Expected("scalable mode"))
     rounds = [""] + ([" again"] if job.machine.plugs and replugs and job.can_replug else [])
     for again in rounds:
         if again:
@@ -193,6 +200,14 @@ def is_x2apic(job: Job) -> bool:
     return is_remapped(job) and "eim=on" in " ".join(job.machine.qemu)
 
 
+def is_scalable(job: Job) -> bool:
+    """Whether VT-d has to be in scalable mode, in a guest that can see that."""
+    if job.way.setting.strict == "off" or not job.sees_registers:
+        return False
+    words = " ".join((*job.machine.append, *job.way.words))
+    return "x-scalable-mode=on" in " ".join(job.machine.qemu) and "sm_off" not in words
+
+
 def finds_too_strict(job: Job) -> bool:
     """Whether the kernel is strict where patched is not, and the guest can see that.
 
@@ -232,5 +247,6 @@ def told(job: Job, replugs: int) -> list[str]:
         "no-writes": job.is_old,
         "remapped": is_remapped(job),
         "x2apic": is_x2apic(job),
+        "scalable": is_scalable(job),
     }
     return lines + [flag for flag, is_set in flags.items() if is_set]

@@ -17,8 +17,8 @@ scripts/README.md.
   --output DIR     where the packages go, build/packages unless given
 
 Debug information and Debian's keys are left out. The kernel's version ends with
-"-default-domain", or with "-stock", and with each NAME: so it can be told from others. Debian's configuration takes 2
-cores hours the first time; ccache keeps what was compiled.
+"-default-domain", or with "-stock", and with each NAME: so it can be told from others.
+Debian's configuration takes 2 cores hours the first time; ccache keeps what was compiled.
 
 Prints the packages' files. Exit status: 0 built; 2 bad argument, or they could not be.
 """

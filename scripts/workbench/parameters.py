@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Sequence
 
 from workbench import machine, paths
 from workbench.policy import Setting
@@ -14,7 +14,9 @@ from workbench.status import CannotTell, must_be_one_of
 FILE = paths.SCRIPTS / "parameters"
 
 # kstrtobool() looks at the first letter only, and of "on" and "off" at the second
-_TRUTHS = ("0", "1", "y", "Yes", "N", "no", "on", "OFF", "true", "False", "1x", "0-")
+_TRUE = ("1", "y", "Yes", "on", "true", "1x")
+_FALSE = ("0", "N", "no", "OFF", "False", "0-")
+_TRUTHS = (*_TRUE, *_FALSE)
 _NO_TRUTHS: tuple[str, ...] = (
     *("", "2", "-1", "+1", "=1", "o", "ok"),
     *("banana", "strict", "lazy", "%s"),
@@ -23,8 +25,8 @@ _NO_PARAMETERS = (
     *("iommu.stric", "iommu.strict.", "iommu.strict0", "iommu_strict", "IOMMU.strict"),
     *("iommu.passthroug", "iommu.pass_through", "iommu.pt", "iommu_passthrough"),
 )
-# VT-d's own word. It takes what begins as one of its options does, without scalable mode
-# nothing changes by these, and it is read after iommu.strict, wherever it stands
+# VT-d's own word. It takes what begins as one of its options does; nothing changes by these,
+# unless there is scalable mode; and it is read after iommu.strict, wherever it stands
 _INTEL_IOMMU = ("", "banana", "Strict", "stric", "sm_on", "sm_off,banana", "on,", ",one")
 _INTEL_IOMMU_STRICT = ("strict", "stricter", "sm_on,strict")
 _MOST = 8  # words, since the kernel has its limits, too
@@ -53,10 +55,25 @@ def read(file: Path = FILE) -> Mapping[str, list[Odd]]:
     return found
 
 
-def drawn(draw: random.Random, setting: Setting) -> list[str]:
+def spelled(draw: random.Random, setting: Setting, is_vtd: bool) -> list[str]:
+    """Return a setting's parameters, each in one of the ways in which it can be written."""
+    ways: list[Sequence[str]] = []
+    if setting.strict != "unset":
+        values = _TRUE if setting.strict == "1" else _FALSE
+        own = ["intel_iommu=strict"] if is_vtd and setting.strict == "1" else []
+        ways.append([*(f"iommu.strict={value}" for value in values), *own])
+    if setting.passthrough != "unset":
+        values = _TRUE if setting.passthrough == "1" else _FALSE
+        own = ["iommu=pt"] if setting.passthrough == "1" else ["iommu=nopt"]
+        ways.append([*(f"iommu.passthrough={value}" for value in values), *own])
+    return [draw.choice(way) for way in ways]
+
+
+def drawn(draw: random.Random, setting: Setting, has_scalable: bool) -> list[str]:
     """Return drawn parameters that change nothing where those of a setting come after them.
 
     Some are no parameters, some have no truth value, and others are given again later.
+    has_scalable: the IOMMU has a scalable mode, which is not turned off.
     """
     words = []
     given = {"iommu.strict": setting.strict, "iommu.passthrough": setting.passthrough}
@@ -67,6 +84,7 @@ def drawn(draw: random.Random, setting: Setting) -> list[str]:
             values = ("banana", "PT") if setting.passthrough == "unset" else ("pt", "nopt")
         elif name == "intel_iommu":
             values = _INTEL_IOMMU + _INTEL_IOMMU_STRICT * (setting.strict == "1")
+            values = tuple(each for each in values if not has_scalable or "sm_off" not in each)
         elif given.get(name) != "unset":
             values += _TRUTHS
         words.append(f"{name}={draw.choice(values)}")
