@@ -14,6 +14,8 @@
  *   plug=DEVICE     if this is not there, the host is asked to plug it in; the first of
  *                   them is in PCIe slot 1, the second in slot 2, and so on
  *   replug=N        then they are unplugged and plugged in again so often
+ *   rescan=DEVICE   this bridge is removed with all behind it, "auto" is written to the type
+ *                   of the group of the port above it, and they are found again
  *   bounced=DEVICE  its DMA goes through bounce buffers; that of all others does not
  *   count=host      the host can count IOTLB invalidations, or
  *   count=kernel    the kernel does, which is s390's
@@ -95,6 +97,7 @@
  * @too_strict: default_domain has to fail when it writes what it has derived
  * @groups: each DEVICE DEVICE ... that is one
  * @plugs: each DEVICE that the host plugs in
+ * @rescan: the DEVICE that is removed and found again, or NULL
  * @bounced: each DEVICE that is bounced
  * @replugs: how often to plug them in again
  * @again: they have been: that goes into the names of tests
@@ -113,6 +116,7 @@ struct arguments {
 	bool too_strict;
 	char *groups[ARGS + 1];
 	char *plugs[ARGS + 1];
+	const char *rescan;
 	char *bounced[ARGS + 1];
 	char *no_driver[ARGS + 1];
 	int replugs;
@@ -740,6 +744,8 @@ static void read_argument(char *arg)
 		args.too_strict = true;
 	else if (value_of(arg, "plug="))
 		append(args.plugs, value_of(arg, "plug="));
+	else if (value_of(arg, "rescan="))
+		args.rescan = value_of(arg, "rescan=");
 	else if (value_of(arg, "replug="))
 		args.replugs = atoi(value_of(arg, "replug="));
 	else if (value_of(arg, "bounced="))
@@ -791,6 +797,18 @@ static void wait_for_drivers(void)
 			wait_for(*disk, true);
 }
 
+/* Remove a bridge, and find it again when the group of the port above it has a new domain. */
+static bool find_again(const char *bridge)
+{
+	char file[NAME_SIZE * 2] = "";
+
+	strlcat(file, bridge, sizeof(file));
+	strlcat(file, "/remove", sizeof(file));
+	return is_there(bridge) && !chdir("..") && write_file(file, "1") &&
+	       write_file("iommu_group/type", "auto") &&
+	       write_file("/sys/bus/pci/rescan", "1");
+}
+
 static int count_tests(void)
 {
 	int disk_tests = length(args.disks) * DISK_TESTS;
@@ -814,6 +832,12 @@ static void judge_boot(void)
 	if (!plug_all())
 		ksft_exit_fail_msg("a device is missing\n");
 	wait_for_drivers();
+	if (args.rescan) {
+		if (!find_again(args.rescan))
+			ksft_exit_fail_msg("%s is not found again\n",
+					   args.rescan);
+		wait_for_drivers();
+	}
 
 	ksft_set_plan(count_tests());
 	ksft_test_result(run_judge(args.types, false) == KSFT_PASS,

@@ -54,7 +54,7 @@ _CPUS = ("-smp", "2")
 # comes, goes or is reset after boot do they run at once: there scripts/guest/events.c starts
 # the second one when the disks are there.
 _TURNS = ",thread=single"
-_AT_ONCE = ("type", "fuzz", "cpu", "queue")
+_AT_ONCE = ("type", "fuzz", "cpu")
 _ONE_CPU = "maxcpus=1"
 # Without an ITS, VFIO would refuse a device for its interrupts. With one, and without EFI, the
 # kernel after kexec takes the tables of the one before for its own, and is overwritten

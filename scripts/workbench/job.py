@@ -239,6 +239,7 @@ def told(job: Job, replugs: int) -> list[str]:
     lines += [f"group={' '.join(group)}" for group in _groups(job)]
     lines += [f"bounced={address}" for address in job.bounced]
     lines += [f"plug={address}" for address, _ in each.plugs]
+    lines += [f"rescan={each.rescan}"] if each.rescan else []
     if each.plugs:
         lines.append(f"replug={replugs if job.can_replug else 0}")
     flags = {

@@ -25,6 +25,7 @@ KINDS = ("virtio-blk", "nvme", "edu")
 _MACHINE_KEYS = (
     *("about", "arch", "qemu", "append", "probe", "warns", "count", "bounced", "plug"),
     *("device", "writes", "strict", "needs", "attack", "emulator", "external", "group"),
+    "rescan",
 )
 _ARCH_KEYS = (
     *("image", "target", "console", "qemu", "disks", "nvme", "append", "skips"),
@@ -41,6 +42,7 @@ _ONCE = (
     "needs",
     "attack",
     "emulator",
+    "rescan",
 )
 
 
@@ -134,6 +136,7 @@ class Machine:
     emulator: int = 0
     external: tuple[External, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
+    rescan: str = ""
 
     def device(self, address: str) -> Device:
         """Return one of its devices."""
@@ -286,6 +289,12 @@ def _groups(lines: _Lines, devices: Sequence[Device]) -> list[tuple[str, ...]]:
     return groups
 
 
+def _rescan(lines: _Lines) -> str:
+    for number, value in lines.values.get("rescan", []):
+        return lines.address(number, value)
+    return ""
+
+
 def _attacker(lines: _Lines) -> Optional[Attacker]:
     for number, value in lines.values.get("attack", []):
         words = value.split()
@@ -351,6 +360,7 @@ def read_file(file: Path, directory: Path = MACHINES) -> Machine:
         emulator=lines.number("emulator") or its_arch.emulator,
         external=tuple(_external(lines)),
         groups=tuple(_groups(lines, devices)),
+        rescan=_rescan(lines),
     )
 
 
