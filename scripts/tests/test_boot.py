@@ -71,6 +71,8 @@ def test_default() -> None:
         ("unset", "1"),
     ]
     assert {each.default for each in settings} == {"passthrough"}
+    lazy = [each.way.setting for each in _jobs("--default", "lazy", "vtd")]
+    assert lazy == [dataclasses.replace(each.way.setting, default="lazy") for each in jobs]
     only = _jobs("--default", "strict", "--strict", "0", "vtd", "--kernel", "stock")
     assert [each.way.words for each in only] == [("iommu.strict=0",)]
     assert len(_jobs("--default", "strict", "--all")) == 5 * 2 * len(machine.names())
@@ -200,7 +202,7 @@ def test_odd() -> None:
         (("--64k", "vtd"), "machine 'vtd': --64k is for those of arm64"),
         (("--64k", "--arch", "s390"), "--arch 's390': with --64k it must be arm64"),
         (("--debug", "--loads"), "--debug and --loads"),
-        (("--default", "lazy"), "'lazy': must be one of: strict passthrough"),
+        (("--default", "laxy"), "'laxy': must be one of: lazy strict passthrough"),
         (
             ("--default", "strict", "--strict", "0", "--passthrough", "0"),
             "'strict': --strict and --passthrough leave nothing unset",

@@ -54,10 +54,10 @@ iommu.strict=0 and iommu.strict=1.
   --rounds TIMES      how often types are written in type, and on each path of faults: 40
                       unless given; fuzz, rebind, plug, cpu, suspend and vfio have fewer. nth,
                       queue, kexec and reset have no rounds
-  --default DEFAULT   a kernel whose configuration asks for strict invalidation or for
-                      passthrough by itself: strict or passthrough; else it is lazy. Or
-                      opt-in: it leaves VT-d off unless the firmware asks for it and there is
-                      an external-facing port, as here, on vtd-nopt-external and vtd-late
+  --default DEFAULT   a kernel whose configuration asks for lazy or strict invalidation or for
+                      passthrough by itself: lazy, as all others here, strict or passthrough.
+                      Or opt-in: it leaves VT-d off unless the firmware asks for it and there
+                      is an external-facing port, as here, on vtd-nopt-external and vtd-late
                       unless some are named. Booted where it counts, that is with
                       iommu.strict or iommu.passthrough unset
   --debug             with KASAN, lockdep, checks of the DMA API and of pages that are freed
@@ -149,7 +149,7 @@ def options() -> verb.Arguments:
     add("--kernel", type=verb.one_of("stock", "patched", "commit", "tests", "mutant"))
     add("--alternative")
     add("--with", dest="related", action="append", default=[])
-    add("--default", type=verb.one_of(*policy.DEFAULTS[1:]))
+    add("--default", type=verb.one_of(*policy.DEFAULTS))
     add("--strict", type=verb.one_of(*SETTINGS))
     add("--passthrough", type=verb.one_of(*SETTINGS))
     add("--append", default="")
