@@ -63,7 +63,7 @@ def test_what_is_drawn_can_be_told_and_judged(machines: Sequence[draw.Drawn]) ->
 
 def test_all_kinds_of_machines_are_drawn(machines: Sequence[draw.Drawn]) -> None:
     names = {each.machine.about.split(",")[0] for each in machines}
-    assert names == {iommu.name for iommu in draw.IOMMUS}
+    assert names == {iommu.name for iommu in (*draw.IOMMUS, *draw.SCALABLE)}
     words = " ".join(word for each in machines for word in each.machine.qemu)
     assert all(driver in words for driver in draw.DRIVERS)
     assert {port.kind for each in machines for port in each.machine.external} == {
@@ -256,6 +256,7 @@ def test_scalable_mode_is_judged_where_it_is(machines: Sequence[draw.Drawn]) -> 
     for each in machines:
         its = _job(each)
         has = each.machine.about.split(",")[0] in ("vtd-scalable", "vtd-flts")
+        assert not has or "bridges" not in each.machine.about
         names = [expected.name for expected in job.expected_results(its, 0)]
         assert ("scalable" in job.told(its, 0)) == ("scalable mode" in names) == has
 
