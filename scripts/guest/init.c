@@ -586,14 +586,14 @@ static void check_remapped(void)
 static void check_scalable(void)
 {
 	int fd = open("/dev/mem", O_RDONLY);
-	const volatile char *registers;
+	char *registers;
 	__u64 root;
 
 	registers = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, VTD);
 	if (registers == MAP_FAILED)
 		ksft_exit_fail_perror("/dev/mem");
-	root = *(const volatile __u64 *)(registers + VTD_RTADDR);
-	munmap((void *)registers, PAGE);
+	root = *(__u64 *)(registers + VTD_RTADDR);
+	munmap(registers, PAGE);
 	close(fd);
 	ksft_test_result((root & VTD_MODE) == VTD_SCALABLE, "scalable mode\n");
 }
