@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Sequence
 
 import pytest
 
-from workbench import draw, drawn, job, machine, topology, verdict
+from workbench import boot, draw, drawn, job, machine, topology, verdict
 from workbench.boots import Result
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED
 
@@ -261,21 +260,16 @@ def test_scalable_mode_is_judged_where_it_is(machines: Sequence[draw.Drawn]) -> 
         assert ("scalable" in job.told(its, 0)) == ("scalable mode" in names) == has
 
 
-@pytest.mark.parametrize(
-    "given, kept",
-    [
-        ([], ["--append", "{}"]),
-        (["--with", "x"], ["--with", "x", "--append", "{}"]),
-        (["--append", "quiet", "--debug"], ["--append", "{} quiet", "--debug"]),
-    ],
-)
-def test_one_that_is_repeated_by_its_file_has_the_same_words(
-    given: Sequence[str], kept: Sequence[str], machines: Sequence[draw.Drawn]
+def test_settings_are_counted_however_they_are_spelled(
+    machines: Sequence[draw.Drawn], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    boot._say_how_many([_job(each) for each in machines], ["patched"], 3)
+    found = len({each.way.setting for each in machines})
+    assert f" {found} settings," in capsys.readouterr().err
+
+
+def test_a_file_has_the_parameters_as_usual(machines: Sequence[draw.Drawn]) -> None:
     for each in machines:
-        words = [
-            word.format(" ".join(each.way.words))
-            for word in (kept if each.way.words else given)
-        ]
-        its = shlex.split(drawn.repeat(each, given)[1].partition("scripts/boot ")[2])
-        assert its[-len(words) :] == words if words else "--append" not in its
+        said = drawn.repeat(each, ["--append", "quiet"])[1]
+        assert said.endswith(" --append quiet")
+        assert ("parameters as usual" in said) == bool(each.way.words)

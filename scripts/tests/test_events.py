@@ -44,7 +44,7 @@ def test_an_event_that_happens_nowhere() -> None:
     "name",
     [
         *("riscv-iommu-probe", "virtio-iommu", "none", "zpci", "vtd-late", "vtd-nopt-late"),
-        *("vtd-nopt-cm", "amdvi-external", "vtd-nopt-groups"),
+        *("vtd-nopt-cm", "amdvi-external", "vtd-nopt-groups", "vtd-nopt-dock-late"),
     ],
 )
 def test_machines_that_cannot_be_judged(name: str) -> None:

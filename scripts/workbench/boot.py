@@ -25,7 +25,7 @@ iommu.strict=0 and iommu.strict=1.
   --arch ARCH         only machines of this architecture; all of them, unless some are named
   --base BASE         what is built: mainline (the default), newest, lts or a directory,
                       see scripts/setup. Machines for which it lacks something are left out.
-                      lts has not what --attack, --debug, --loads and --events need
+                      lts lacks what --attack, --debug, --loads and --events need
   --kernel KERNEL     only stock, or only patched; or what scripts/series test has made
                       last: commit, which must be as patched, or tests, as stock; or what
                       scripts/mutate has made last: mutant, which must be as patched
@@ -68,7 +68,8 @@ iommu.strict=0 and iommu.strict=1.
   --64k               with pages of 64 KiB; only machines of arm64, all unless some are named
   --strict SETTING    only with this iommu.strict: unset, 0 or 1
   --passthrough SETTING
-                      only with this iommu.passthrough: unset, 0 or 1; unset if not given
+                      only with this iommu.passthrough: unset, 0 or 1; if not given unset, or
+                      each of them with --all and --default
   --append 'WORDS'    more kernel parameters
   --replug TIMES      unplug what a machine plugs, and plug it in again: 1 unless given; not
                       with --random
@@ -505,7 +506,10 @@ def _asked_jobs(
 def _say_how_many(jobs: Sequence[Job], kernels: Sequence[str], seconds: int) -> None:
     """Say how many boots there are to be, and about how long they take."""
     machines = dict.fromkeys(job.machine.name for job in jobs)
-    settings = {(events.without(job.way.words), job.way.setting.default) for job in jobs}
+    ways = [job.way for job in jobs]
+    settings = {
+        (way.setting, () if way.is_spelled else events.without(way.words)) for way in ways
+    }
     wide = (os.cpu_count() or 1) + 1
     progress.say(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "

@@ -10,7 +10,8 @@ with another base than mainline, all but audit and those of the workbench.
   --list        print the checks and what each looks for
 
 Prints a line for each check and, last, "N passed, N failed"; findings to stderr. What the
-tools said is kept under build/BASE/log/.
+tools said is kept under build/BASE/log/. Another run that uses the trees of BASE waits until
+a check has ended.
 
 Exit status: 0 nothing was found; 1 something was, or a tool failed; 2 bad argument, or a
 check could not be made, as when a tool was killed or the disk is full.
@@ -497,7 +498,7 @@ OF_MUTANT = ("suites-off",)  # needs the tree of mutants
 
 @contextmanager
 def _alone(look: Look, name: str) -> Iterator[None]:
-    """Have the trees that a check reads and compiles in to itself, and as they should be."""
+    """Keep other runs from the trees that a check uses, and make these as they should be."""
     where = look.base.directory
     with ExitStack() as stack:
         # In the order in which scripts/mutate takes them

@@ -505,4 +505,4 @@ def write(seed: int, directory: Path) -> Drawn:
         drawing.setting,
         drawing.iommu.name.startswith("vtd"),
     )
-    return Drawn(seed, file, machine.read_file(file), Way(drawing.setting, tuple(words)))
+    return Drawn(seed, file, machine.read_file(file), Way(drawing.setting, tuple(words), True))

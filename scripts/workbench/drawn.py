@@ -164,18 +164,6 @@ def _row(drawn: Drawn, results: Sequence[Result]) -> str:
     return _FORM.format(*cells, len(its.devices), its.about, verdict)
 
 
-def _appended(drawn: Drawn, options: Sequence[str]) -> list[str]:
-    """Return options with the setting's parameters as they were spelled, at the end."""
-    words = list(options)
-    if not drawn.way.words:
-        return words
-    if "--append" not in words:
-        words += ["--append", ""]
-    place = words.index("--append") + 1
-    words[place] = " ".join([*drawn.way.words, words[place]]).strip()
-    return words
-
-
 def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:
     """Return what to say of a machine that has failed: the two ways to repeat it.
 
@@ -183,6 +171,8 @@ def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:
     """
     words = draw.options(drawn.way.setting)
     again = shlex.join(["scripts/boot", "--random", "1", "--seed", str(drawn.seed), *options])
-    file = shlex.join(["scripts/boot", str(drawn.file), *words, *_appended(drawn, options)])
+    file = shlex.join(["scripts/boot", str(drawn.file), *words, *options])
     by = "its file, with a replug" if drawn.machine.plugs else "its file"
+    # Not as "iommu.strict=Yes", say, but as 1
+    by += ", with parameters as usual" if drawn.way.words else ""
     return [f"seed {drawn.seed} again: {again}", f"  or by {by}: {file}"]

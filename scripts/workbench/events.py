@@ -91,6 +91,8 @@ def lacks(each: machine.Machine) -> str:
         return "for --events its driver must not force strict invalidation"
     if len(each.plugs) > 1:
         return "for --events it must have one 'plug' at most"
+    if each.rescan:
+        return "for --events none of its devices must join a group late"
     if subject(each).policy.late:
         return "for --events its disk must not join a group that has its domain"
     judged = {device.address for device in each.devices}

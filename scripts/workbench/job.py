@@ -14,10 +14,14 @@ from workbench.policy import Setting
 
 @dataclass(frozen=True)
 class Way:
-    """A way to boot a machine: the setting that is then expected, and the parameters."""
+    """A way to boot a machine: the setting that is then expected, and the parameters.
+
+    is_spelled: these are only one of the ways in which the setting's can be written.
+    """
 
     setting: Setting
     words: tuple[str, ...] = ()
+    is_spelled: bool = False
 
 
 @dataclass(frozen=True)

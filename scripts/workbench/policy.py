@@ -3,8 +3,9 @@
 
 This is the specification of the change, and says nothing of how the kernel comes to it.
 Stock and patched differ in one thing. A device whose driver requires translation is strict
-under stock; under patched it is lazy where a device without such a driver would be. In
-related/alternatives/ the driver requires nothing, and has no identity domain instead.
+under stock; under patched, if it is trusted or late, it is lazy unless strict invalidation is
+in force. In related/alternatives/ the driver requires nothing, and has no identity domain
+instead.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Class:
 
     requires: its driver requires translation, and otherwise has no opinion.
     trusted: what is not is strict, unless it is late.
-    late: it is not trusted, and joins the group of its port when that has its domain, which
-    it then has.
+    late: it is not trusted, and joins the group of its port when that has its domain, and
+    gets that.
     iommu: there is one in its way.
     has_identity: the IOMMU can let it through untranslated.
     has_dma: the kernel has IOMMU_DMA.

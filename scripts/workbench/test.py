@@ -7,8 +7,8 @@ mark. They check the workbench, both series, KUnit, and the change on machines o
 Installs and builds what is missing first.
 
   --full  also the parts that --list marks: they need more kernels, packages or time. Each
-          takes less than an hour, but for events-debug and random-many. Of these, debian-12-*
-          and debian-13-* need root, and a checkout that belongs to root
+          takes less than an hour, but for events-debug and random-many. The parts
+          debian-12-* and debian-13-* need root, and a checkout that belongs to root
   --list  print the parts, and what each checks
   PART    only these
 
@@ -618,7 +618,11 @@ def random_mutants(run: Run) -> None:
         said = run.fails(1, "FAILED", script("boot"), *_DRAWN, "--kernel", "mutant")
         failed = re.findall(r"^FAILED random-(\d+)\+mutant\S*: (.*)$", said, re.M)
         # A guest that hangs, or an error in its log, has not found it
-        seeds = [int(seed) for seed, why in failed if re.search("types|invalidates", why)]
+        seeds = [
+            int(seed)
+            for seed, why in failed
+            if re.search(r"(types|invalidates)[^;]* failed", why)
+        ]
         if not seeds:
             raise Wrong(f"{name}: no machine has a wrong type")
         run.write(f"{name}: found by machine {min(seeds)} of {RANDOM}")
