@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import re
 from pathlib import Path
 from typing import Sequence
 
 import pytest
 
-from workbench import boot, draw, drawn, job, machine, topology, verdict
+from workbench import boot, draw, drawn, job, machine, parameters, policy, topology, verdict
 from workbench.boots import Result
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED
 
@@ -258,6 +260,23 @@ def test_scalable_mode_is_judged_where_it_is(machines: Sequence[draw.Drawn]) -> 
         assert not has or "bridges" not in each.machine.about
         names = [expected.name for expected in job.expected_results(its, 0)]
         assert ("scalable" in job.told(its, 0)) == ("scalable mode" in names) == has
+
+
+def test_scalable_mode_that_is_off_is_not_judged() -> None:
+    way = job.Way(policy.Setting("1"), ("intel_iommu=sm_off",))
+    off = job.Job(machine.read("vtd-scalable"), "patched", way)
+    assert not job.is_scalable(off)
+    assert job.is_scalable(dataclasses.replace(off, way=job.Way(policy.Setting("1"))))
+
+
+@pytest.mark.parametrize("has_scalable", [True, False])
+def test_scalable_mode_is_not_turned_off_by_chance(has_scalable: bool) -> None:
+    words = [
+        word
+        for seed in SEEDS
+        for word in parameters.drawn(random.Random(seed), policy.Setting("0"), has_scalable)
+    ]
+    assert any("sm_off" in word for word in words) != has_scalable
 
 
 def test_settings_are_counted_however_they_are_spelled(
