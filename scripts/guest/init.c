@@ -577,8 +577,8 @@ static void check_remapped(void)
 }
 
 #define VTD 0xfed90000 /* where QEMU's VT-d has its registers */
-#define VTD_RTADDR 0x20 /* where among them the mode is, as in the next two */
-#define VTD_MODE 0xc00 /* bits 11 and 10 of that */
+#define VTD_RTADDR 0x20 /* bytes after that: the register that has the mode */
+#define VTD_MODE 0xc00 /* its bits 11 and 10 */
 #define VTD_SCALABLE 0x400
 
 /* Both modes have the same types: the register tells which one the kernel has chosen. */

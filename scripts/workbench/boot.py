@@ -506,7 +506,7 @@ def _asked_jobs(
 def _say_how_many(jobs: Sequence[Job], kernels: Sequence[str], seconds: int) -> None:
     """Say how many boots there are to be, and about how long they take."""
     machines = dict.fromkeys(job.machine.name for job in jobs)
-    ways = [job.way for job in jobs]
+    ways = dict.fromkeys(job.way for job in jobs)
     settings = {
         (way.setting, () if way.is_spelled else events.without(way.words)) for way in ways
     }

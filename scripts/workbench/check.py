@@ -159,9 +159,8 @@ def _compile(
     """Compile objects of a kernel in a directory of its own, as if never before.
 
     What else has to be made for that begins with what has been built to boot, if it has.
-    more: fragments of scripts/config/ beside the usual ones.
+    The kernel's tree has been made. more: fragments of scripts/config/ beside the usual ones.
     """
-    built.make()
     where = built.tree / obj
     booted = built.tree / f"obj-{arch}"
     is_clang = any(word.startswith("LLVM=") for word in words)
@@ -442,7 +441,9 @@ def check_suites_off(look: Look) -> None:
     words = list(build.CLANG)
     with _mutant_is_kept(look):
         objects = []
-        for built in (look.kernels["patched"], _without_suites(look)):
+        without = _without_suites(look)
+        without.make()
+        for built in (look.kernels["patched"], without):
             more = ("no-lines",)
             _compile(look, built, "obj-check-off", "x86_64", words, False, more=more)
             # The names of some local symbols have the number of a line

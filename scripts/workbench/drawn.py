@@ -173,6 +173,6 @@ def repeat(drawn: Drawn, options: Sequence[str]) -> list[str]:
     again = shlex.join(["scripts/boot", "--random", "1", "--seed", str(drawn.seed), *options])
     file = shlex.join(["scripts/boot", str(drawn.file), *words, *options])
     by = "its file, with a replug" if drawn.machine.plugs else "its file"
-    # Not as "iommu.strict=Yes", say, but as 1
+    # The options have iommu.strict=1 where iommu.strict=Yes was drawn
     by += ", with parameters as usual" if drawn.way.words else ""
     return [f"seed {drawn.seed} again: {again}", f"  or by {by}: {file}"]
