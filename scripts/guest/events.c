@@ -25,8 +25,9 @@
  *   suspend   the machine suspends to RAM, and the host wakes it
  *   vfio      vfio-pci takes the device, maps by a container and by iommufd, and gives it back
  *   faults    allocations of the IOMMU's core, and of what it calls, fail at random while
- *             types are written, the driver is bound and the device is found
- *   nth       the same, but the n-th allocation fails, for each n until none does
+ *             types are written, the driver is bound, and the device is found and plugged in
+ *   nth       the same, but the n-th allocation fails, for each n until none does; and a group
+ *             that falls back to strict is strict in fact. Not while the device is plugged in
  *   queue     no flush queue can be allocated from boot on; later they can
  *   kexec     the kernel in the file /kernel starts, with the initramfs in /initrd
  *
@@ -794,19 +795,32 @@ static bool have_rebound(void)
 	return good;
 }
 
+/* Is it the device in a slot that it can be unplugged from? */
+static bool can_plug(void)
+{
+	return !chdir(PCI "slots/" SLOT);
+}
+
+static bool unplug_device(void)
+{
+	if (!is_left_out("plug") && !power_off(SLOT))
+		return false;
+	if (!wait_until_gone())
+		return false; /* QEMU would refuse to have it a second time */
+	ask_host("unplug 1");
+	return true;
+}
+
 static bool have_plugged(void)
 {
 	bool good = true;
 	int i;
 
 	for (i = 0; good && i < rounds; i++) {
-		good &= start_readers() &&
-			(is_left_out("plug") || power_off(SLOT)) &&
-			wait_until_gone();
+		good &= start_readers() && unplug_device();
 		kill_readers();
 		if (!good)
-			break; /* QEMU would refuse to have it a second time */
-		ask_host("unplug 1");
+			break;
 		ask_host("plug 1");
 		good &= wait_for_disk() && is_type(subject, subject->type);
 	}
@@ -821,6 +835,8 @@ static void start_cpu1(void)
 {
 	if (read_number(CPU1, "") == 0 && !write_file(CPU1, "1"))
 		ksft_exit_fail_perror(CPU1);
+	if (read_number(CPU1, "") != 1)
+		ksft_exit_fail_msg("there is one CPU\n");
 }
 
 /* Have the readers, which are ours, read on this CPU alone. */
@@ -1209,6 +1225,39 @@ static int write_with_faults(int fd, const char *text, int nth, int *error)
 	return atoi(number) == 0;
 }
 
+/* Wait until the device is there, and the core has dealt with it. */
+static bool wait_for_device(void)
+{
+	int tenths;
+
+	for (tenths = 0; tenths < WAIT_SECONDS * 10; tenths++) {
+		/* Whoever finds devices holds a lock meanwhile, for which this waits */
+		if (enter(subject->name))
+			return write_file(PCI "rescan", "1");
+		msleep(100);
+	}
+	ksft_print_msg("%s does not come\n", subject->name);
+	return false;
+}
+
+/*
+ * Plug the device in, with allocations failing at random in whichever task: the thread of the
+ * hot-plug controller finds it. Returns how many have failed.
+ */
+static int plug_with_faults(void)
+{
+	long before;
+
+	set_faults("times", "1000000");
+	before = faults_left();
+	if (!is_left_out("faults"))
+		set_faults("task-filter", "N");
+	ask_host("plug 1");
+	wait_for_device();
+	set_faults("task-filter", "Y");
+	return before - faults_left();
+}
+
 /*
  * A path on which allocations fail. Nothing fails while begin() goes to its start, and end()
  * back. check() says whether the state after a try is right.
@@ -1218,21 +1267,70 @@ struct path {
 	const char *percent; /* of allocations that fail at random */
 	const char *from; /* the type at its start; NULL: there is no device */
 	bool (*begin)(void);
-	int (*open)(void);
+	int (*open)(void); /* NULL: the device is plugged in */
 	bool (*check)(const struct path *path, const char *result, int error,
 		      int failed);
 	bool (*end)(void);
 	const char *word; /* that is written, or NULL for the device's name */
 	bool bound;
+	int seldom; /* in one of so many rounds, since it takes long */
 };
 
-/* No driver, and the type is @from: of DMA anything can be made. */
+/* The device comes with a new group, without a driver. */
+static bool renew_device(void)
+{
+	return remove_device() && write_file(PCI "rescan", "1") &&
+	       enter(subject->name);
+}
+
+/*
+ * No driver, a new domain, and the type is @from: of DMA anything can be made. Written where
+ * the type is DMA already it would leave the domain as it is. If there was no memory to set
+ * that up for DMA, the kernel crashes when the device is used, with and without the series.
+ */
 static bool begin_from(const char *from)
 {
+	char type[NAME_SIZE] = "none";
+
+	write_type("DMA-FQ");
+	read_type(subject->name, type, sizeof(type));
+	if (strcmp(type, "DMA-FQ") && !renew_device())
+		return false;
 	if (write_type("DMA") || !is_type(subject, "DMA"))
 		return false;
 	return !strcmp(from, "DMA") ||
 	       (!write_type(from) && is_type(subject, from));
+}
+
+/* Is it in fact what its type says? It has its driver for this, and before and after if @bound. */
+static bool does_as_it_says(bool bound)
+{
+	char type[NAME_SIZE] = "none";
+	bool good = bound || bind();
+
+	read_type(subject->name, type, sizeof(type));
+	good = good && start_readers() && invalidates_as(type);
+	return stop_readers() && good && (bound || unbind());
+}
+
+/* Is the type DMA, and should be @result, since there was no memory for a queue? */
+static bool fell_back(const char *result)
+{
+	char type[NAME_SIZE] = "none";
+
+	read_type(subject->name, type, sizeof(type));
+	return !strcmp(result, "DMA-FQ") && !strcmp(type, "DMA");
+}
+
+static bool at_random; /* allocations fail: it may be more than one */
+
+/*
+ * The group fell back to strict: is it so in fact? If more has failed its device may be without
+ * DMA, or refused, with and without the series.
+ */
+static bool falls_back_well(bool bound)
+{
+	return at_random || does_as_it_says(bound);
 }
 
 /*
@@ -1242,13 +1340,11 @@ static bool begin_from(const char *from)
 static bool check_written(const struct path *path, const char *result,
 			  int error, int failed)
 {
-	char type[NAME_SIZE] = "none";
-
-	read_type(subject->name, type, sizeof(type));
-	if (!error && failed && !strcmp(result, "DMA-FQ") &&
-	    !strcmp(type, "DMA"))
-		return true;
-	return is_type(subject, error ? path->from : result);
+	if (!error && failed && fell_back(result))
+		return falls_back_well(path->bound);
+	if (!is_type(subject, error ? path->from : result))
+		return false;
+	return !path->bound || does_as_it_says(true);
 }
 
 static bool nothing(void)
@@ -1296,7 +1392,9 @@ static bool check_rescan(const struct path *path, const char *result, int error,
 		without_group++;
 		return true;
 	}
-	return !strcmp(type, "DMA") || is_type(subject, subject->type);
+	if (fell_back(subject->type))
+		return falls_back_well(false);
+	return is_type(subject, subject->type);
 }
 
 static bool end_rescan(void)
@@ -1305,6 +1403,14 @@ static bool end_rescan(void)
 		return false;
 	return write_file(PCI "rescan", "1") && enter(subject->name) &&
 	       is_type(subject, subject->type);
+}
+
+static bool end_plug(void)
+{
+	if (!unplug_device())
+		return false;
+	ask_host("plug 1");
+	return wait_for_device() && is_type(subject, subject->type);
 }
 
 static const struct path paths[] = {
@@ -1323,7 +1429,32 @@ static const struct path paths[] = {
 	{ "bind", "10", "DMA", nothing, open_bind, check_bind, end_bind },
 	{ "rescan", "10", NULL, remove_device, open_rescan, check_rescan,
 	  end_rescan, "1" },
+	{ "plug", "10", NULL, unplug_device, NULL, check_rescan, end_plug,
+	  .seldom = 10 },
 };
+
+/*
+ * Does it say that there is no memory, if anything? Where the system is strict the core says
+ * EINVAL if it cannot choose, with and without the series.
+ */
+static bool is_clean(const struct path *path, int error)
+{
+	bool chooses = path->word && !strcmp(path->word, "auto");
+
+	return !error || error == -ENOMEM || (chooses && error == -EINVAL);
+}
+
+/* Write what is written on @path. Returns how many allocations have failed, or -1. */
+static int write_on(const struct path *path, int nth, int *error)
+{
+	int fd = path->open(), failed;
+
+	if (fd < 0)
+		return -1;
+	failed = write_with_faults(fd, path->word ?: subject->name, nth, error);
+	close(fd);
+	return failed;
+}
 
 /*
  * Go along @path once. The @nth allocation fails, or some at random if that is 0. Returns how
@@ -1332,21 +1463,18 @@ static const struct path paths[] = {
 static int try_path(const struct path *path, int nth)
 {
 	const char *result = "";
-	int fd, error, failed;
+	int error = 0, failed;
 
 	if ((path->from && !begin_from(path->from)) || !path->begin())
 		return -1;
 	if (path->check == check_written)
 		result = result_of(path->word, path->bound);
-	fd = path->open();
-	if (fd < 0)
+	failed = path->open ? write_on(path, nth, &error) : plug_with_faults();
+	if (failed < 0)
 		return -1;
-	failed =
-		write_with_faults(fd, path->word ?: subject->name, nth, &error);
-	close(fd);
-	if (!failed && error != error_of(result))
-		ksft_print_msg("%s: error %d, and nothing has failed\n",
-			       path->name, error);
+	if (failed ? !is_clean(path, error) : error != error_of(result))
+		ksft_print_msg("%s: error %d, and %d have failed\n", path->name,
+			       error, failed);
 	else if (path->check(path, result, error, failed) && path->end())
 		return failed;
 	ksft_print_msg("%s: not as it should be, with error %d\n", path->name,
@@ -1418,11 +1546,12 @@ static bool allocates_nothing(const struct path *path)
 /* Go along @path as often as told, and on until something has failed. */
 static bool fail_at_random(const struct path *path)
 {
+	int tries, now = 0, times = rounds / (path->seldom ?: 1);
 	long failed = 0;
-	int tries, now = 0;
 
+	at_random = true;
 	set_faults("probability", path->percent);
-	for (tries = 0; tries < rounds || (!failed && tries < TRIES_TO_FAIL);
+	for (tries = 0; tries < times || (!failed && tries < TRIES_TO_FAIL);
 	     tries++) {
 		now = try_path(path, 0);
 		if (now < 0)
@@ -1453,9 +1582,13 @@ static bool have_paths_fail(bool (*fail)(const struct path *path))
 	size_t i;
 
 	for (i = 0; good && i < ARRAY_SIZE(paths); i++) {
+		if (!paths[i].open && (!can_plug() || fail == fail_each))
+			continue; /* in another task the n-th cannot be counted */
 		if (allocates_nothing(&paths[i]))
 			continue;
 		good &= fail(&paths[i]);
+		/* Only a first domain may give reason to warn, see is_warned_of() */
+		good &= !paths[i].from || taint_is(0);
 		if (!good)
 			ksft_print_msg("%s: nothing fails, or see above\n",
 				       paths[i].name);

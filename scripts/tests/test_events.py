@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workbench import boot, boots, events, guest, job, machine, policy, test
-from workbench.status import CannotTell
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
 
 def _job(name: str, event: str, strict: str = "0", kernel: str = "patched") -> job.Job:
@@ -207,6 +207,26 @@ def test_columns_of_a_kernel_are_side_by_side(tmp_path: Path) -> None:
     jobs = [_job("vtd", "reset", strict, kernel) for strict in "01" for kernel in kernels]
     lines = _lines(tmp_path, jobs, [""] * 4)
     assert lines[1:3] == [["stock", "patched"], ["iommu.strict", "0", "1", "0", "1"]]
+
+
+def test_stock_and_patched_fail_alike_where_they_do_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernels = ("stock", "patched")
+    jobs = [_job("vtd-nopt", "nth", strict, kernel) for strict in "01" for kernel in kernels]
+    more, less = "# event auto 272\n# event warned 3\n", "# event auto 271\n# event warned 3\n"
+    for numbers, status in (
+        ([less, more, less, less], AS_EXPECTED),
+        ([less, less, less, more], NOT_AS_EXPECTED),
+        ([less, less, less, less.replace("warned 3", "warned 4")], NOT_AS_EXPECTED),
+    ):
+        rows = events.Rows(jobs)
+        for each, said in zip(jobs, numbers):
+            (tmp_path / each.name).write_text(said)
+            rows.results[each] = boots.Result(each, tmp_path / each.name)
+        assert rows.end() == status
+        said = capsys.readouterr().err
+        assert ("FAILED vtd-nopt+patched+iommu.strict=1+nth" in said) == bool(status)
 
 
 def test_what_is_written_while_a_driver_has_the_device() -> None:

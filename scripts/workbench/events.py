@@ -11,12 +11,12 @@ import random
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 from workbench import boots, guest, initramfs, machine, policy, progress, table, verdict
 from workbench.job import Job, Way, expected_results
 from workbench.job import told as told_of_boot
-from workbench.status import CannotTell
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
 MACHINES = ("vtd-nopt-hotplug", "vtd", "vtd-nopt-external")
 ARCHS = ("x86_64", "arm64")  # whose kernels config/events.config is for
@@ -292,6 +292,33 @@ class Rows:
         """Return how often other events have happened: of what one tells, the first counts."""
         others = [job for job in self.jobs if _event(job) not in _FAULTS]
         return sum(next(iter(self._counts(job).values())) for job in others)
+
+    def _pairs(self) -> Iterator[tuple[Job, Job]]:
+        """Yield the boots of stock and patched in which the n-th allocation fails for each n.
+
+        Only where both do the same, since the device has the same type.
+        """
+        jobs = [job for job in self.jobs if _event(job) == "nth"]
+        for one in jobs:
+            for other in jobs:
+                if (one.kernel, other.kernel) != ("stock", "patched"):
+                    continue
+                if (one.machine, one.way) != (other.machine, other.way):
+                    continue
+                if one.type_of(subject(one.machine)) == other.type_of(subject(other.machine)):
+                    yield one, other
+
+    def end(self) -> int:
+        """Return NOT_AS_EXPECTED, and say where, if stock and patched differ in such a pair.
+
+        They then have another number of allocations on a path, or of what comes of a failure.
+        """
+        status = AS_EXPECTED
+        for one, other in self._pairs():
+            if self._counts(one) != self._counts(other):
+                progress.say(f"FAILED {other.name}: other numbers than {one.name}, see above")
+                status = NOT_AS_EXPECTED
+        return status
 
     def _counts(self, job: Job) -> dict[str, int]:
         """Return what the guest says it has done, by what it is."""
