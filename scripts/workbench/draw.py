@@ -39,7 +39,7 @@ OWN_DISK = "0000:00:02.0"
 _SLOTS = range(4, 0x1F)  # the others on the root bus
 
 # Not more is drawn, since each takes its time in a boot
-_DISKS = 3
+_DISKS = 4
 _PLUGS = 2
 _BRIDGES = 10
 
@@ -56,7 +56,9 @@ class Iommu:
     weight: how often it is drawn. qemu: its options. requires: its driver requires
     translation. count, emulator: see machine files. is_strict: it forces strict.
     is_counted: QEMU tells what it invalidates. takes_bridges: with a device behind a
-    conventional bridge it still works for the others.
+    conventional bridge it still works for the others. knows_buses: QEMU's knows who a device is
+    that is there at boot, and is not on the root bus. is_on: it is used. append: kernel
+    parameters that it needs.
     """
 
     name: str
@@ -68,6 +70,9 @@ class Iommu:
     is_strict: bool = False
     is_counted: bool = True
     takes_bridges: bool = True
+    knows_buses: bool = True
+    is_on: bool = True
+    append: str = ""
 
 
 # See scripts/machine/vtd-flts
@@ -82,6 +87,15 @@ SCALABLE = (
         emulator=10,
     ),
 )
+NONE = Iommu("none", 10, is_counted=False, is_on=False)
+# What may be in its place
+OFF = (
+    replace(NONE, name="vtd-off", qemu=VTD.qemu, append="intel_iommu=off"),
+    replace(NONE, name="vtd-nopt-off", qemu=NOPT.qemu, append="iommu=off"),
+    replace(
+        NONE, name="amdvi-off", qemu="-device amd-iommu", append="amd_iommu=off intremap=off"
+    ),
+)
 IOMMUS = (
     VTD,
     NOPT,
@@ -94,7 +108,15 @@ IOMMUS = (
         is_counted=False,
         takes_bridges=False,
     ),
-    Iommu("none", 5, is_counted=False),
+    # See scripts/machine/amdvi. It takes the bus numbers from before the firmware gave them
+    Iommu(
+        *("amdvi", 15, "-device amd-iommu", False, "amdvi_pages_inval"),
+        is_strict=True,
+        takes_bridges=False,
+        knows_buses=False,
+        append="intremap=off",
+    ),
+    NONE,
 )
 
 
@@ -157,6 +179,8 @@ class Drawing:
         """Add a disk, an NVMe disk, or a device that does nothing."""
         names = (_DISK, "nvme", "edu")
         name = self.random.choices(names, (60, 10, 30))[0]
+        if not topology.is_trusted(Function(topology.ENDPOINT, parent)):
+            name = _DISK  # who is not trusted is judged by count, see below for how many
         is_conventional = parent and parent.kind in topology.CONVENTIONAL
         if not self.disks_left() or (name == "nvme" and is_conventional):
             name = "edu"
@@ -190,10 +214,12 @@ class Drawing:
     def below(self, port: Function, depth: int = 0) -> None:
         """Add what is on a port. depth: how many switches it is behind."""
         can_grow = self.bridges_left() >= 4
-        whats = {"endpoint": 30, "functions": 10, "nothing": 5}
+        is_known = self.iommu.knows_buses
+        whats = {"endpoint": 30, "functions": 10} if is_known else {}
+        whats["nothing"] = 5
         whats["late"] = 30 if self.plugs and self.disks_left() else 0
-        whats["bridge"] = 10 if self.bridges_left() else 0
-        whats["switch"] = 25 if can_grow and depth < 2 else 0
+        whats["bridge"] = 10 if is_known and self.bridges_left() else 0
+        whats["switch"] = 25 if is_known and can_grow and depth < 2 else 0
         what = self.random.choices(list(whats), list(whats.values()))[0]
         if what == "endpoint":
             self.endpoint(port)
@@ -232,7 +258,7 @@ def _be_lazy(drawing: Drawing, *iommus: Iommu) -> None:
 
 
 def _untrusted(drawing: Drawing) -> None:
-    _be_lazy(drawing, VTD, NOPT)
+    _be_lazy(drawing, NOPT)
     port = drawing.root_port(drawing.slots.pop(), has_acs=True, is_external=True)
     if drawing.is_lucky(0.5):
         drawing.late_disk(port)
@@ -241,12 +267,12 @@ def _untrusted(drawing: Drawing) -> None:
 
 
 def _late(drawing: Drawing) -> None:
-    _be_lazy(drawing, VTD, NOPT)
+    _be_lazy(drawing, NOPT)
     drawing.late_disk(drawing.root_port(drawing.slots.pop(), has_acs=False, is_external=True))
 
 
 def _conflict(drawing: Drawing) -> None:
-    _be_lazy(drawing, VTD, NOPT)
+    _be_lazy(drawing, NOPT)
     slot = drawing.slots.pop()
     outer = drawing.root_port(slot, has_acs=False, is_external=True)
     if drawing.is_lucky(0.5):  # two ports of one slot
@@ -324,10 +350,15 @@ def draw(seed: int) -> Drawing:
         FORCED[turn](drawing)
     else:
         drawing.setting = replace(drawing.setting, default=_default(drawing))
+    if not drawing.iommu.knows_buses:
+        port = drawing.root_port(drawing.slots.pop(), has_acs=True, is_external=True)
+        drawing.late_disk(port)
     for _ in range(drawing.random.randint(1, 2)):
         drawing.at_root()
     if drawing.iommu is NOPT:
         drawing.iommu = _variant(drawing)
+    if drawing.iommu is NONE:
+        drawing.iommu = random.Random(f"off {seed}").choice((NONE, *OFF))
     return drawing
 
 
@@ -387,7 +418,7 @@ class _Writer:
         return ",".join(words)
 
     def _class(self, group: Sequence[Function]) -> str:
-        if self.drawing.iommu.name == "none":
+        if not self.drawing.iommu.is_on:
             return "no-iommu"
         return topology.class_of(group, self.drawing.iommu.requires)
 
@@ -451,9 +482,10 @@ class _Writer:
         noise = parameters.drawn(
             random.Random(f"noise {self.drawing.seed}"), setting, "scalable" in iommu.qemu
         )
+        noise += [iommu.append] if iommu.append else []
         if noise:
             yield f"append  {' '.join(noise)}"
-        if iommu.name == "none":
+        if not iommu.is_on:
             return
         if self._bounced(_DISK, "nvme"):
             yield "append  swiotlb=force swiotlb=,track_hiwater"

@@ -28,9 +28,15 @@ def _alone(job: Job) -> str:
     return job.type_of(job.machine.device(draw.OWN_DISK))
 
 
+def _requires(job: Job) -> bool:
+    """Whether the IOMMU's driver requires translation: elsewhere the change does nothing."""
+    return job.machine.device(draw.OWN_DISK).policy.requires
+
+
 def _has_untrusted(result: Result) -> bool:
     job = result.job
-    return _alone(job) == "DMA-FQ" and any(
+    is_lazy = _requires(job) and _alone(job) == "DMA-FQ"
+    return is_lazy and any(
         job.type_of(each) == "DMA"
         and each.address in job.machine.bounced
         and _is_judged(result, each)
@@ -40,7 +46,7 @@ def _has_untrusted(result: Result) -> bool:
 
 def _has_late(result: Result) -> bool:
     job = result.job
-    return any(
+    return _requires(job) and any(
         policy.boot_type(each.policy, job.setting, job.does_as) == "DMA-FQ"
         and each.policy.late
         and each.address in job.machine.bounced
@@ -61,7 +67,7 @@ def _mates(job: Job) -> list[list[Device]]:
 def _has_conflict(result: Result) -> bool:
     """Whether devices share a group of which one is not trusted, and another could be lazy."""
     job = result.job
-    if _alone(job) == "DMA":
+    if not _requires(job) or _alone(job) == "DMA":
         return False
     for mates in _mates(job):
         judged = [each for each in mates if _is_judged(result, each)]
@@ -78,9 +84,9 @@ def _has_written(result: Result) -> bool:
 def _has_strict(result: Result) -> bool:
     """Whether a device that requires translation is strict since all are asked to be."""
     job = result.job
-    device = job.machine.device(draw.OWN_DISK)
     is_asked = job.way.setting.is_strict and not job.machine.strict
-    return is_asked and device.policy.requires and _is_judged(result, device)
+    device = job.machine.device(draw.OWN_DISK)
+    return is_asked and _requires(job) and _is_judged(result, device)
 
 
 def _has_several(result: Result) -> bool:
