@@ -120,7 +120,7 @@ from workbench.status import AS_EXPECTED, CannotTell, must_be_one_of
 
 MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
-FOR_OPT_IN = ("vtd-nopt-external", "vtd-late")
+FOR_OPT_IN = ("vtd-external", "vtd-nopt-external", "vtd-late")
 UNSET = "unset"
 HOSTS = {"x86_64": "x86_64", "aarch64": "arm64", "s390x": "s390"}  # by what uname says
 DEBUG_NEEDS = "drivers/iommu/iommu-debug-pagealloc.c"
@@ -670,7 +670,7 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
         pool.stop()
         if isinstance(rows, drawn.Rows):
             _tell_seeds(asked, rows)
-    return max(status, rows.end()) if isinstance(rows, drawn.Rows) else status
+    return max(status, rows.end()) if isinstance(rows, (drawn.Rows, events.Rows)) else status
 
 
 def _tell_seeds(asked: Namespace, rows: drawn.Rows) -> None:
