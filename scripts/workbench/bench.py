@@ -188,7 +188,6 @@ class Bench:
         image = self.images[boot.job.kernel, each.arch.name, boot.row.kind]
         words = [*each.append, "quiet", *boot.job.way.words]
         words += PARAMETERS.get(each.arch.name, ())
-        words += ["maxcpus=1"] if boot.cpus > 1 else []  # the others stay offline
         command += guest.kernel_options(each.arch, image, initrd, words)
         self.commands.setdefault(each.name, " ".join(command).replace(f"{self.run}/", ""))
         ended = guest.run(guest.Boot(command, files, self.limit, log, trace))
@@ -250,7 +249,7 @@ def _options(boot: Boot) -> Iterator[str]:
     each = boot.job.machine
     yield from each.qemu
     yield from CLOCK
-    yield from ("-smp", str(boot.cpus))
+    yield from ("-smp", f"1,maxcpus={boot.cpus}")  # the others could be plugged in
     if boot.row.kind == measures.LOAD:
         yield from (*each.arch.disks, *each.arch.nvme)
         for number in range(2):
