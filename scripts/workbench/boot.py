@@ -51,15 +51,15 @@ iommu.strict=0 and iommu.strict=1.
                       Unless some are named, on vtd-nopt-hotplug, vtd and vtd-nopt-external
   --event EVENT       only this one: type, fuzz, rebind, plug, cpu, suspend, vfio, faults, nth,
                       queue, kexec or reset; may be given again
-  --rounds TIMES      how often types are written in type, and on each path of faults: 40
-                      unless given; fuzz, rebind, plug, cpu, suspend and vfio have fewer. nth,
-                      queue, kexec and reset have no rounds
+  --rounds TIMES      how often types are written in type, and on each path of faults but plug:
+                      40 unless given; it, fuzz, rebind, plug, cpu, suspend and vfio: fewer;
+                      nth, queue, kexec and reset have no rounds
   --default DEFAULT   a kernel whose configuration asks for lazy or strict invalidation or for
                       passthrough by itself: lazy, as all others here, strict or passthrough.
                       Or opt-in: it leaves VT-d off unless the firmware asks for it and there
-                      is an external-facing port, as here, on vtd-nopt-external and vtd-late
-                      unless some are named. Booted where it counts, that is with
-                      iommu.strict or iommu.passthrough unset
+                      is an external-facing port, as here, on vtd-external, vtd-nopt-external
+                      and vtd-late unless some are named. Booted where it counts, that is
+                      with iommu.strict or iommu.passthrough unset
   --debug             with KASAN, lockdep, checks of the DMA API and of pages that are freed
                       while they are mapped, and more; a finding of theirs fails. lockdep does
                       not look at one lock of PCI's hotplug, see scripts/probe/debug/
