@@ -795,7 +795,7 @@ static bool have_rebound(void)
 	return good;
 }
 
-/* Is it the device in a slot that it can be unplugged from? */
+/* Does the machine have the slot from which the device can be unplugged? */
 static bool can_plug(void)
 {
 	return !chdir(PCI "slots/" SLOT);
@@ -1242,10 +1242,11 @@ static bool wait_for_device(void)
 
 /*
  * Plug the device in, with allocations failing at random in whichever task: the thread of the
- * hot-plug controller finds it. Returns how many have failed.
+ * hot-plug controller finds it. Returns how many have failed, or -1 if it does not come.
  */
 static int plug_with_faults(void)
 {
+	bool is_there;
 	long before;
 
 	set_faults("times", "1000000");
@@ -1253,9 +1254,9 @@ static int plug_with_faults(void)
 	if (!is_left_out("faults"))
 		set_faults("task-filter", "N");
 	ask_host("plug 1");
-	wait_for_device();
+	is_there = wait_for_device();
 	set_faults("task-filter", "Y");
-	return before - faults_left();
+	return is_there ? before - faults_left() : -1;
 }
 
 /*
@@ -1290,11 +1291,9 @@ static bool renew_device(void)
  */
 static bool begin_from(const char *from)
 {
-	char type[NAME_SIZE] = "none";
+	bool is_taken = !error_of(result_of("DMA-FQ", false));
 
-	write_type("DMA-FQ");
-	read_type(subject->name, type, sizeof(type));
-	if (strcmp(type, "DMA-FQ") && !renew_device())
+	if (is_taken ? write_type("DMA-FQ") : !renew_device())
 		return false;
 	if (write_type("DMA") || !is_type(subject, "DMA"))
 		return false;
@@ -1441,7 +1440,9 @@ static bool is_clean(const struct path *path, int error)
 {
 	bool chooses = path->word && !strcmp(path->word, "auto");
 
-	return !error || error == -ENOMEM || (chooses && error == -EINVAL);
+	if (chooses && !is_lazy(subject) && error == -EINVAL)
+		return true;
+	return !error || error == -ENOMEM;
 }
 
 /* Write what is written on @path. Returns how many allocations have failed, or -1. */

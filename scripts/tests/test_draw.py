@@ -66,7 +66,7 @@ def test_all_kinds_of_machines_are_drawn(machines: Sequence[draw.Drawn]) -> None
     names = {each.machine.about.split(",")[0] for each in machines}
     turned_off = {iommu.name for iommu in draw.OFF}
     assert names - turned_off == {iommu.name for iommu in (*draw.IOMMUS, *draw.SCALABLE)}
-    assert names & turned_off
+    assert names >= turned_off
     words = " ".join(word for each in machines for word in each.machine.qemu)
     assert all(driver in words for driver in draw.DRIVERS)
     assert {port.kind for each in machines for port in each.machine.external} == {
@@ -148,7 +148,7 @@ def test_no_conventional_bridge_behind_virtio_iommu(machines: Sequence[draw.Draw
 
 
 def test_amdvi_has_only_what_qemu_knows(machines: Sequence[draw.Drawn]) -> None:
-    its = [each.machine for each in machines if each.machine.about.startswith("amdvi")]
+    its = [each.machine for each in machines if each.machine.about.split(",")[0] == "amdvi"]
     assert any(not device.policy.trusted for each in its for device in each.devices)
     for each in its:
         plugged = {address for address, _ in each.plugs}

@@ -51,9 +51,9 @@ iommu.strict=0 and iommu.strict=1.
                       Unless some are named, on vtd-nopt-hotplug, vtd and vtd-nopt-external
   --event EVENT       only this one: type, fuzz, rebind, plug, cpu, suspend, vfio, faults, nth,
                       queue, kexec or reset; may be given again
-  --rounds TIMES      how often types are written in type, and on each path of faults but plug:
-                      40 unless given; it, fuzz, rebind, plug, cpu, suspend and vfio: fewer;
-                      nth, queue, kexec and reset have no rounds
+  --rounds TIMES      how often types are written in type, and on each path of faults: 40
+                      unless given. There the path plug has fewer, and so have fuzz, rebind,
+                      plug, cpu, suspend and vfio. nth, queue, kexec and reset have no rounds
   --default DEFAULT   a kernel whose configuration asks for lazy or strict invalidation or for
                       passthrough by itself: lazy, as all others here, strict or passthrough.
                       Or opt-in: it leaves VT-d off unless the firmware asks for it and there
@@ -86,7 +86,8 @@ The table goes to stdout as boots end, a row for each machine, setting and devic
 and --default it has a row for each machine and device, and a column for each setting; "!" is
 not as expected. With --random it has a row for each machine, and at the end how many there were
 of each class: with 8 machines or more it fails if a class has none. With --loads and --events
-it comes after the last boot, with a row for each load or event. Progress and failures go to
+it comes after the last boot, with a row for each load or event; with --event nth it fails, too,
+if stock and patched have other numbers though the type is the same. Progress and failures go to
 stderr.
 
 A boot fails if a device has another type than expected or takes another than it should

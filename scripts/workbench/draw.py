@@ -357,8 +357,8 @@ def draw(seed: int) -> Drawing:
         drawing.at_root()
     if drawing.iommu is NOPT:
         drawing.iommu = _variant(drawing)
-    if drawing.iommu is NONE:
-        drawing.iommu = random.Random(f"off {seed}").choice((NONE, *OFF))
+    if drawing.iommu is NONE and random.Random(f"off {seed}").random() < 0.8:
+        drawing.iommu = OFF[seed % len(OFF)]
     return drawing
 
 
