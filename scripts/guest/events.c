@@ -1301,7 +1301,10 @@ static bool begin_from(const char *from)
 	       (!write_type(from) && is_type(subject, from));
 }
 
-/* Is it in fact what its type says? It has its driver for this, and before and after if @bound. */
+/*
+ * Does the device invalidate as its type says? It is read for this, by its driver, which it has
+ * before and after if @bound.
+ */
 static bool does_as_it_says(bool bound)
 {
 	char type[NAME_SIZE] = "none";

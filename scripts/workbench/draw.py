@@ -56,9 +56,9 @@ class Iommu:
     weight: how often it is drawn. qemu: its options. requires: its driver requires
     translation. count, emulator: see machine files. is_strict: it forces strict.
     is_counted: QEMU tells what it invalidates. takes_bridges: with a device behind a
-    conventional bridge it still works for the others. knows_buses: QEMU's knows who a device is
-    that is there at boot, and is not on the root bus. is_on: it is used. append: kernel
-    parameters that it needs.
+    conventional bridge it still works for the others. knows_buses: it can also tell which device
+    does DMA if that is there at boot, and not on the root bus. is_on: it is used. append:
+    kernel parameters that it needs.
     """
 
     name: str
@@ -108,7 +108,7 @@ IOMMUS = (
         is_counted=False,
         takes_bridges=False,
     ),
-    # See scripts/machine/amdvi. It takes the bus numbers from before the firmware gave them
+    # See scripts/machine/amdvi. It keeps the bus numbers of before the firmware gave any
     Iommu(
         *("amdvi", 15, "-device amd-iommu", False, "amdvi_pages_inval"),
         is_strict=True,
