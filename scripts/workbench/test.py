@@ -7,8 +7,8 @@ mark. They check the workbench, both series, KUnit, and the change on machines o
 Installs and builds what is missing first.
 
   --full  also the parts that --list marks: they need more kernels, packages or time. Each
-          takes less than an hour, but for events-debug and random-many. The parts
-          debian-12-* and debian-13-* need root, and a checkout that belongs to root
+          takes less than an hour, but for events-debug. The parts debian-12-* and
+          debian-13-* need root, and a checkout that belongs to root
   --list  print the parts, and what each checks
   PART    only these
 
