@@ -1277,11 +1277,15 @@ struct path {
 	int seldom; /* in one of so many rounds, since it takes long */
 };
 
+static bool find_without_driver(void)
+{
+	return write_file(PCI "rescan", "1") && enter(subject->name);
+}
+
 /* The device comes with a new group, without a driver. */
 static bool renew_device(void)
 {
-	return remove_device() && write_file(PCI "rescan", "1") &&
-	       enter(subject->name);
+	return remove_device() && find_without_driver();
 }
 
 /*
@@ -1403,8 +1407,7 @@ static bool end_rescan(void)
 {
 	if (enter(subject->name) && !remove_device())
 		return false;
-	return write_file(PCI "rescan", "1") && enter(subject->name) &&
-	       is_type(subject, subject->type);
+	return find_without_driver() && is_type(subject, subject->type);
 }
 
 static bool end_plug(void)

@@ -258,7 +258,8 @@ def test_parameters(machines: Sequence[draw.Drawn]) -> None:
         want = {"iommu.strict": setting.strict, "iommu.passthrough": setting.passthrough}
         assert _as_the_kernel_reads([*words, *each.way.words]) == want
         is_off = each.machine.about.split(",")[0].endswith("-off")
-        assert is_off == any(re.search(r"iommu=(.*,)?off", word) for word in words)
+        given = [*words, *each.way.words]
+        assert is_off == any(re.search(r"iommu=(.*,)?off", word) for word in given)
         for name, value in _as_the_kernel_reads(words).items():
             overruled |= {name} if value not in ("unset", want[name]) else set()
     assert overruled == {"iommu.strict", "iommu.passthrough"}

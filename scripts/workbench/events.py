@@ -319,9 +319,8 @@ class Rows:
         for one, other in self._pairs():
             ones, others = self._counts(one), self._counts(other)
             for what in ones.keys() & others.keys():
-                if abs(ones[what] - others[what]) > (
-                    0 if what in policy.WORDS else _BY_CHANCE
-                ):
+                by_chance = 0 if what in policy.WORDS else _BY_CHANCE
+                if abs(ones[what] - others[what]) > by_chance:
                     progress.say(
                         f"FAILED {other.name}: {what} {others[what]}, with stock {ones[what]}"
                     )
