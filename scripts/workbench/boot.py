@@ -19,7 +19,8 @@ iommu.strict=0 and iommu.strict=1.
                       apt's own, backports, stable, oldstable, unstable; of a flavour by
                       debian:X.Y-cloud or -rt; may be given again. Unless some are named, on
                       vtd and vtd-nopt. It is judged as stock of its version. With --all, not
-                      on vtd-flts: there none finds its NVMe disk; nor where there is a probe
+                      on vtd-flts: there none finds its NVMe disk; nor on machines that
+                      need a diff of scripts/probe/
   --modules DIR       the modules of the one --image that is a file, a directory as
                       /lib/modules/VERSION is; without them, what has no driver is not read
   --arch ARCH         only machines of this architecture; all of them, unless some are named
@@ -32,7 +33,7 @@ iommu.strict=0 and iommu.strict=1.
   --alternative NAME  patched beside a kernel without the series that has NAME of
                       related/alternatives/, two-ops or identity-may-fail: another way to make
                       lazy what is behind VT-d without pass-through; only machines with VT-d
-                      and without a probe
+                      that need no diff of scripts/probe/
   --with NAME         both kernels with related/NAME.patch on top, where NAME is untrusted or
                       iova-destroy, or with a diff of your own if NAME has a "/"; may be given
                       again
@@ -40,8 +41,8 @@ iommu.strict=0 and iommu.strict=1.
                       with iommu.strict=1 and 0, instead. Unless some are named, on vtd and
                       vtd-nopt
   --random N          N machines that are drawn at random, with parameters and a default that
-                      are drawn, too; from --seed, or the system's. What is right follows
-                      from each machine
+                      are drawn, too; from --seed, or from a number that the system draws.
+                      What is right follows from each machine
   --seed SEED         the first machine's, a number; the second has SEED + 1, and so on
   --events            one event in each boot instead: types are written; a driver, a device or
                       a CPU goes and comes back; the machine suspends, is reset or starts
@@ -52,8 +53,9 @@ iommu.strict=0 and iommu.strict=1.
   --event EVENT       only this one: type, fuzz, rebind, plug, cpu, suspend, vfio, faults, nth,
                       queue, kexec or reset; may be given again
   --rounds TIMES      how often types are written in type, and on each path of faults: 40
-                      unless given. There the path plug has fewer, and so have fuzz, rebind,
-                      plug, cpu, suspend and vfio. nth, queue, kexec and reset have no rounds
+                      unless given. The path plug of faults has fewer, and so have the events
+                      fuzz, rebind, plug, cpu, suspend and vfio. nth, queue, kexec and reset
+                      have none
   --default DEFAULT   a kernel whose configuration asks for lazy or strict invalidation or for
                       passthrough by itself: lazy, as all others here, strict or passthrough.
                       Or opt-in: it leaves VT-d off unless the firmware asks for it and there
@@ -261,7 +263,7 @@ def choose(asked: Namespace) -> list[Machine]:
     if asked.image is not None:
         for each in chosen:
             if not image.is_for(each):
-                why = "--image is for those of x86_64 without a probe"
+                why = "--image is for those of x86_64 that need no diff of scripts/probe/"
                 raise CannotTell(f"machine '{each.name}': {why}")
     for each in chosen:
         if asked.attack:
@@ -273,7 +275,7 @@ def choose(asked: Namespace) -> list[Machine]:
     if asked.events:
         chosen = events.able(chosen, bool(named))
     if asked.alternative is not None:
-        why = "--alternative is for those with VT-d and without a probe"
+        why = "--alternative is for those with VT-d that need no diff of scripts/probe/"
         chosen = _only(_takes_alternative, chosen, named, why)
     if asked.default == policy.OPT_IN:
         why = "--default opt-in is for VT-d with an external-facing port"
