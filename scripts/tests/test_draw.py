@@ -193,6 +193,10 @@ def test_a_class_that_none_has(
     )
     few = _rows(some[:1], ("patched",))
     assert few.end() == AS_EXPECTED  # so few need not have any
+    stock = _rows(some, ("stock",))  # where none that requires translation can be lazy
+    for each in some:
+        stock.add(_passed(each, "stock"))
+    assert not all(stock.counts.values()) and stock.end() == AS_EXPECTED
 
 
 def test_a_machine_that_fails(

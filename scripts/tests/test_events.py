@@ -202,6 +202,28 @@ def test_table(tmp_path: Path) -> None:
     ]
 
 
+def test_how_many_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [_job("vtd", event, "1") for event in ("type", "queue", "reset", "nth")]
+    told = ["rounds 3\n# event writes 40", "devices 2", "", "auto 7\n# event without-dma 5"]
+    rows = events.Rows(jobs)
+    for each, said in zip(jobs, told):
+        log = tmp_path / each.name
+        log.write_text(f"# event {said}\n\n{guest.RESET}\n")
+        rows.add(boots.Result(each, log))
+    assert "boot: 5 events, 7 allocations that failed" in capsys.readouterr().err
+
+
+def test_what_else_the_guest_is_told(tmp_path: Path) -> None:
+    for name, strict, words in (
+        ("vtd-nopt-hotplug", "1", {"slot"}),
+        ("vtd", "1", {"one-type"}),
+        ("vtd", "0", set()),
+        ("vtd-nopt-external", "1", {"slot"}),
+    ):
+        told = _booter(tmp_path).told(_job(name, "nth", strict))
+        assert {"slot", "one-type"} & set(told) == words
+
+
 def test_columns_of_a_kernel_are_side_by_side(tmp_path: Path) -> None:
     kernels = ("stock", "patched")
     jobs = [_job("vtd", "reset", strict, kernel) for strict in "01" for kernel in kernels]
@@ -220,6 +242,8 @@ def test_stock_and_patched_fail_alike_where_they_do_the_same(
         ([less, less, less, more], NOT_AS_EXPECTED),
         ([less, less, less, less.replace("warned 3", "warned 4")], AS_EXPECTED),
         ([less, less, less, less.replace("warned 3", "warned 6")], NOT_AS_EXPECTED),
+        ([less, less, less, less + "# event without-group 3\n"], NOT_AS_EXPECTED),
+        ([less, less, less + "# event lazy-auto 1\n", less], NOT_AS_EXPECTED),
     ):
         rows = events.Rows(jobs)
         for each, said in zip(jobs, numbers):
@@ -228,6 +252,7 @@ def test_stock_and_patched_fail_alike_where_they_do_the_same(
         assert rows.end() == status
         said = capsys.readouterr().err
         assert ("FAILED vtd-nopt+patched+iommu.strict=1+nth" in said) == bool(status)
+        assert "compared 1 pairs" in said
 
 
 def test_what_is_written_while_a_driver_has_the_device() -> None:

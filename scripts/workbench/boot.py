@@ -87,7 +87,8 @@ MACHINE is a name, see --list, or the path of a file like those in scripts/machi
 The table goes to stdout as boots end, a row for each machine, setting and device. With --all
 and --default it has a row for each machine and device, and a column for each setting; "!" is
 not as expected. With --random it has a row for each machine, and at the end how many there were
-of each class: with 8 machines or more it fails if a class has none. With --loads and --events
+of each class: with 8 machines or more it fails if a class has none, unless patched is left
+out. With --loads and --events
 it comes after the last boot, with a row for each load or event; with --event nth it fails, too,
 if stock and patched have other numbers though the type is the same. Progress and failures go to
 stderr.
@@ -98,7 +99,8 @@ often or too seldom, if it skips what it should judge, or the kernel logs an err
 panics or hangs: see scripts/guest/init.c. What is right is in scripts/workbench/policy.py.
 The end of its console is shown, the whole is kept under build/.
 
-Exit status: 0 every row is as expected; 1 some are not, they are marked in the table;
+Exit status: 0 every row is as expected; 1 some are not, they are marked in the table, or
+named below it;
 2 it could not be found out: bad argument, or something could not be built or started.
 """
 
@@ -119,7 +121,7 @@ from workbench.boots import UNREAD, Booter, How, ImageRows, Pool, Rows, Taker
 from workbench.job import Job, Way
 from workbench.machine import Machine
 from workbench.policy import Setting
-from workbench.status import AS_EXPECTED, CannotTell, must_be_one_of
+from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell, must_be_one_of
 
 MAIN_JOB = ("vtd", "vtd-nopt", "vtd-nopt-external")
 FOR_AN_IMAGE = ("vtd", "vtd-nopt")
@@ -673,7 +675,10 @@ def _boot_built(asked: Namespace, plan: Plan) -> int:
         pool.stop()
         if isinstance(rows, drawn.Rows):
             _tell_seeds(asked, rows)
-    return max(status, rows.end()) if isinstance(rows, (drawn.Rows, events.Rows)) else status
+    if isinstance(rows, (drawn.Rows, events.Rows)) and rows.end() != AS_EXPECTED:
+        paths.keep(plan.run)
+        return max(status, NOT_AS_EXPECTED)
+    return status
 
 
 def _tell_seeds(asked: Namespace, rows: drawn.Rows) -> None:

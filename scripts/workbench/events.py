@@ -34,9 +34,10 @@ EVENTS = {
     **{"vfio": 8, "faults": 1, "nth": 0, "queue": 0, "kexec": 0, "reset": 0},
 }
 _FAULTS = ("faults", "nth")  # what the guest tells of is allocations that failed
+# What is in the table, and only says what came of an event
+_NO_EVENT = ("without-group", "without-dma", "warned", "devices")
 # Where a device is found or bound, a slab may have to be refilled, or not, by an allocation more
-_BY_CHANCE = 2
-_NO_EVENT = ("without-group", "warned")  # in the table, and only say what came of these
+_BY_CHANCE = {name: 2 for name in ("bind", "rescan", *_NO_EVENT)}
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
 _NO_QUEUE = "fail_iova_queue"
@@ -217,7 +218,12 @@ class Booter(boots.Booter):
         lines += [f"{device.address}={job.type_of(device)}" for device in each.devices]
         disks = [device.address for device in each.devices if device.is_disk]
         disks.sort(key=lambda address: address != subject(each).address)
-        return lines + [f"disk={address}" for address in disks] + _writes(job)
+        lines += [f"disk={address}" for address in disks]
+        lines += ["slot"] * bool(each.plugs)
+        of_disk = subject(each).policy
+        if job.setting.is_strict and of_disk.trusted and not of_disk.requires:
+            lines.append("one-type")
+        return lines + _writes(job)
 
     def told(self, job: Job) -> list[str]:
         """Return what the guest is told."""
@@ -292,8 +298,11 @@ class Rows:
 
     def _events(self) -> int:
         """Return how often other events have happened: of what one tells, the first counts."""
-        others = [job for job in self.jobs if _event(job) not in _FAULTS]
-        return sum(next(iter(self._counts(job).values())) for job in others)
+        found = 0
+        for job in [job for job in self.jobs if _event(job) not in _FAULTS]:
+            counts = self._counts(job).items()
+            found += next((number for what, number in counts if what not in _NO_EVENT), 1)
+        return found
 
     def _pairs(self) -> Iterator[tuple[Job, Job]]:
         """Yield the boots of stock and patched in which the n-th allocation fails for each n.
@@ -315,16 +324,17 @@ class Rows:
 
         They then have another number of allocations on a path, or of what comes of a failure.
         """
-        status = AS_EXPECTED
-        for one, other in self._pairs():
+        status, pairs = AS_EXPECTED, list(self._pairs())
+        for one, other in pairs:
             ones, others = self._counts(one), self._counts(other)
-            for what in ones.keys() & others.keys():
-                by_chance = 0 if what in policy.WORDS else _BY_CHANCE
-                if abs(ones[what] - others[what]) > by_chance:
-                    progress.say(
-                        f"FAILED {other.name}: {what} {others[what]}, with stock {ones[what]}"
-                    )
+            for what in {**ones, **others}:
+                its, stocks = others.get(what, 0), ones.get(what, 0)
+                if abs(its - stocks) > _BY_CHANCE.get(what, 0):
+                    progress.say(f"FAILED {other.name}: {what} {its}, with stock {stocks}")
+                    progress.say(*(f"  see {self.results[each].log}" for each in (one, other)))
                     status = NOT_AS_EXPECTED
+        if pairs:
+            progress.say(f"boot: compared {len(pairs)} pairs of boots, of stock and patched")
         return status
 
     def _counts(self, job: Job) -> dict[str, int]:
