@@ -59,10 +59,10 @@ static int read_disk(const char *name)
 }
 
 /*
- * In a child: a request that was lost behind the IOMMU never comes back, and
- * that must not keep us from saying so.
+ * Returns whether @act returns 0. In a child: a request that was lost behind the IOMMU never
+ * comes back, and that must not keep us from saying so.
  */
-static bool disk_reads_well(const char *name)
+static bool ends_well(int (*act)(const char *name), const char *name)
 {
 	int status, tenths;
 	pid_t pid;
@@ -71,7 +71,7 @@ static bool disk_reads_well(const char *name)
 	if (pid < 0)
 		ksft_exit_fail_perror("fork");
 	if (!pid)
-		exit(read_disk(name));
+		exit(act(name));
 
 	for (tenths = 0; tenths < READ_SECONDS * 10; tenths++) {
 		if (waitpid(pid, &status, WNOHANG) == pid)

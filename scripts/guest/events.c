@@ -355,7 +355,7 @@ static bool is_read_well(const struct device *device)
 {
 	const char *disk = find_disk(device->expectation);
 
-	if (disk && disk_reads_well(disk))
+	if (disk && ends_well(read_disk, disk))
 		return true;
 	ksft_print_msg("the disk of %s is not read well\n", device->name);
 	return false;
