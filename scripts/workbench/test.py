@@ -573,6 +573,13 @@ def debug(run: Run) -> None:
     _boot(run, "vtd", "vtd-nopt", "vtd-nopt-external", *late, "--debug")
 
 
+def slow_disk(run: Run) -> None:
+    """a machine with a disk that is still being read when the others are judged"""
+    file = paths.SCRIPTS / "tests/slow-disk.patch"
+    words = ["vtd-nopt-external", "--kernel", "patched", "--strict", "0"]
+    _boot(run, *words, "--with", str(file))
+
+
 def large_pages(run: Run) -> None:
     """the machines of arm64 with pages of 64 KiB"""
     _boot(run, "--64k", "--all")
@@ -1340,8 +1347,8 @@ PARTS: Mapping[str, Part] = {
     "page": Part("the page of figures, in a browser", (page,), True),
     "mutants": Part("that KUnit can fail", (mutants,)),
     "everywhere": Part(
-        "each default of the kernel on all machines, the checkers of --debug, 64 KiB pages",
-        (defaults_everywhere, debug, kunit_debug, large_pages),
+        "each default on all machines, the checkers of --debug, 64 KiB pages, a slow disk",
+        (defaults_everywhere, debug, kunit_debug, large_pages, slow_disk),
         True,
     ),
     "loads-cured": Part(
