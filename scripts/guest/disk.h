@@ -78,6 +78,7 @@ static bool ends_well(int (*act)(const char *name), const char *name)
 			return WIFEXITED(status) && !WEXITSTATUS(status);
 		msleep(100);
 	}
+	kill(pid, SIGKILL);
 	ksft_print_msg("no answer from %s in %d seconds\n", name, READ_SECONDS);
 	return false;
 }

@@ -11,6 +11,8 @@
  *   write FROM WORD RESULT DRIVER
  *                   if that disk's type is FROM, and WORD is written to it, the result is
  *                   RESULT, a type or an error. DRIVER: "bound" or "free"
+ *   slot            that disk can be unplugged from slot 1
+ *   one-type        strict is in force, and nothing is required for that disk
  *
  * Several processes read the disk as fast as they can ("under load"), except in faults and
  * nth. So there are entries in the flush queue, if there is one, when the event happens. EVENT

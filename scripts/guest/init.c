@@ -348,31 +348,50 @@ static void check_bounced(const char *expectation)
 
 #define DISK_TESTS 3 /* that check_disk() makes */
 
-/* Who opens a disk waits until the kernel has looked for partitions there. */
-static int open_disk(const char *expectation)
+static bool is_there(const char *device)
 {
-	const char *name;
-
-	for (;;) {
-		name = find_disk(expectation);
-		if (name && !chdir("/dev") && open(name, O_RDONLY) >= 0)
-			return 0;
-		msleep(100);
-	}
+	return !chdir("/sys/bus/pci/devices") && !chdir(device);
 }
 
-/*
- * Where the driver has just been loaded, or the device has just come, the driver may still look
- * for the disk, or for its partitions. This DMA must not be taken for another disk's.
- */
-static void settle(const char *expectation)
+/* Has the driver of this disk just been loaded, or the device just come? */
+static bool is_late(const char *expectation)
 {
 	const char *device = device_of(expectation);
 
-	if (is_in(args.no_driver, device))
-		return; /* it may never come */
-	if (*args.modules || args.rescan || is_in(args.plugs, device))
-		ends_well(open_disk, expectation);
+	if (!is_in(args.disks, device) || !is_there(device) || chdir("driver"))
+		return false;
+	return *args.modules || args.rescan || is_in(args.plugs, device);
+}
+
+/* Who opens a disk waits until the kernel has looked for partitions there. */
+static int open_late(const char *what)
+{
+	const char *name;
+	char **type;
+
+	for (type = args.types + 1; *type; type++) {
+		if (!is_late(*type))
+			continue;
+		while (!(name = find_disk(*type)) || chdir("/dev") ||
+		       open(name, O_RDONLY) < 0)
+			msleep(100);
+	}
+	return 0;
+}
+
+/*
+ * The driver of a late disk may still look for it, or for its partitions. This DMA must not be
+ * taken for another disk's. To see that it would be, the kernel is told hasty=1.
+ */
+static void settle(void)
+{
+	char **type;
+
+	for (type = args.types + 1; *type && !getenv("hasty"); type++)
+		if (is_late(*type)) {
+			ends_well(open_late, "a disk");
+			return;
+		}
 }
 
 static void check_disk(const char *expectation)
@@ -397,17 +416,10 @@ static void check_disks(void)
 {
 	char **type;
 
-	for (type = args.types + 1; *type; type++)
-		if (is_in(args.disks, device_of(*type)))
-			settle(*type);
+	settle();
 	for (type = args.types + 1; *type; type++)
 		if (is_in(args.disks, device_of(*type)))
 			check_disk(*type);
-}
-
-static bool is_there(const char *device)
-{
-	return !chdir("/sys/bus/pci/devices") && !chdir(device);
 }
 
 /* How many entries has the directory in which we are, but for "." and ".."? */

@@ -253,6 +253,12 @@ def test_stock_and_patched_fail_alike_where_they_do_the_same(
         said = capsys.readouterr().err
         assert ("FAILED vtd-nopt+patched+iommu.strict=1+nth" in said) == bool(status)
         assert "compared 1 pairs" in said
+    rows.results[jobs[3]].complaints = ["nth failed"]  # which is said already
+    assert rows.end() == AS_EXPECTED and not capsys.readouterr().err
+    for each in jobs:
+        (tmp_path / each.name).write_text("nothing is told")
+        rows.results[each].complaints = []
+    assert rows.end() == AS_EXPECTED and not capsys.readouterr().err
 
 
 def test_what_is_written_while_a_driver_has_the_device() -> None:

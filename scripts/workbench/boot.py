@@ -87,8 +87,8 @@ MACHINE is a name, see --list, or the path of a file like those in scripts/machi
 The table goes to stdout as boots end, a row for each machine, setting and device. With --all
 and --default it has a row for each machine and device, and a column for each setting; "!" is
 not as expected. With --random it has a row for each machine, and at the end how many there were
-of each class: with 8 machines or more it fails if a class has none, unless patched is left
-out. With --loads and --events
+of each class: with 8 machines or more it fails if a class has none, unless only stock is
+booted. With --loads and --events
 it comes after the last boot, with a row for each load or event; with --event nth it fails, too,
 if stock and patched have other numbers though the type is the same. Progress and failures go to
 stderr.

@@ -141,14 +141,14 @@ class Rows:
         """Print how many machines count for each class: those whose boots have judged it.
 
         Return NOT_AS_EXPECTED if a class has none, though there are draw.PERIOD machines or
-        more and none of them has failed; else AS_EXPECTED. Some classes only patched can have.
+        more and none of them has failed; else AS_EXPECTED. Some classes stock cannot have.
         """
         progress.result("")
         for name, count in self.counts.items():
             progress.result(f"{count:6} machines: {name}")
         missing = [name for name, count in self.counts.items() if not count]
-        is_patched = any(job.does_as == "patched" for job in self.jobs)
-        if not missing or self.failed() or len(self.machines) < draw.PERIOD or not is_patched:
+        is_changed = any(job.does_as != policy.STOCK for job in self.jobs)
+        if not missing or self.failed() or len(self.machines) < draw.PERIOD or not is_changed:
             return AS_EXPECTED
         for name in missing:
             progress.say(f"boot: no machine counts for this class: {name}")

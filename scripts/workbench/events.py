@@ -307,9 +307,9 @@ class Rows:
     def _pairs(self) -> Iterator[tuple[Job, Job]]:
         """Yield the boots of stock and patched in which the n-th allocation fails for each n.
 
-        Only where both do the same, since the device has the same type.
+        Only where both do the same, since the device has the same type, and have told of it.
         """
-        jobs = [job for job in self.jobs if _event(job) == "nth"]
+        jobs = [job for job in self.jobs if _event(job) == "nth" and self._has_told(job)]
         for one in jobs:
             for other in jobs:
                 if (one.kernel, other.kernel) != ("stock", "patched"):
@@ -318,6 +318,10 @@ class Rows:
                     continue
                 if one.type_of(subject(one.machine)) == other.type_of(subject(other.machine)):
                     yield one, other
+
+    def _has_told(self, job: Job) -> bool:
+        result = self.results[job]
+        return not (result.complaints or result.fault) and "" not in self._counts(job)
 
     def end(self) -> int:
         """Return NOT_AS_EXPECTED, and say where, if stock and patched differ in such a pair.

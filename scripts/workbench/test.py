@@ -574,10 +574,11 @@ def debug(run: Run) -> None:
 
 
 def slow_disk(run: Run) -> None:
-    """a machine with a disk that is still being read when the others are judged"""
-    file = paths.SCRIPTS / "tests/slow-disk.patch"
-    words = ["vtd-nopt-external", "--kernel", "patched", "--strict", "0"]
-    _boot(run, *words, "--with", str(file))
+    """a disk whose search for partitions takes two seconds, and what if nobody waits for it"""
+    words: list[str] = ["vtd-nopt-external", "--kernel", "patched", "--strict", "0"]
+    words += ["--with", str(paths.SCRIPTS / "tests/slow-disk.patch")]
+    _boot(run, *words)
+    run.fails(1, "bounces again failed", script("boot"), *words, "--append", "hasty=1")
 
 
 def large_pages(run: Run) -> None:
