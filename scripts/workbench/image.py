@@ -133,7 +133,7 @@ class ImageJob(Job):
 
 
 def is_for(each: Machine) -> bool:
-    """Return whether a machine can have such a kernel: it is of x86_64, and needs no diff of probe/."""
+    """Return whether a machine can have such a kernel: of x86_64, without a diff of probe/."""
     return each.arch.name == "x86_64" and not each.probe
 
 
