@@ -575,7 +575,7 @@ def debug(run: Run) -> None:
 
 def slow_disk(run: Run) -> None:
     """a disk whose search for partitions takes two seconds, and what if nobody waits for it"""
-    words: list[str] = ["vtd-nopt-external", "--kernel", "patched", "--strict", "0"]
+    words = ["vtd-nopt-external", "--kernel", "patched", "--strict", "0"]
     words += ["--with", str(paths.SCRIPTS / "tests/slow-disk.patch")]
     _boot(run, *words)
     run.fails(1, "bounces again failed", script("boot"), *words, "--append", "hasty=1")
@@ -590,7 +590,9 @@ RANDOM = 40
 # The mistakes that drawn machines have to find, in the gate, in trust, and in sysfs; and which
 # machine is the first to find it
 FOUND_BY_RANDOM = {
-    **{"gate-dropped": 4, "untrusted-lazy": 1, "untrusted-refused": 9},
+    "gate-dropped": 4,
+    "untrusted-lazy": 1,
+    "untrusted-refused": 9,
     "sysfs-dma-refused": 1,
 }
 _DRAWN = ("--random", str(RANDOM), "--seed", "1")
@@ -824,8 +826,8 @@ def events_arm64(run: Run) -> None:
     _boot(run, "--events", "smmuv3-late", "--event", "plug")
 
 
-# What is booted with checkers, which take their time: everything where the change is at work, and
-# elsewhere what shows whether stock has it, too. "nth" takes longest
+# What is booted with checkers, which take their time: everything where the change is at work.
+# Elsewhere what shows whether stock has it, too, but not "nth", which takes longest
 _BUT_NTH = [f"--event={name}" for name in events.EVENTS if name != "nth"]
 _CHECKED = (
     ("--kernel", "patched", "--strict", "0"),
