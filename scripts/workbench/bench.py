@@ -6,8 +6,8 @@ Measure what the change costs and what it buys, on emulated machines, in figures
 the same each time: QEMU's clock goes by instructions (-icount), one CPU runs, and nothing
 waits for the host. With stock and patched: how many instructions it takes to choose a
 default domain, to map and to unmap, how often unmaps invalidate the IOTLB, and how memory
-grows. Only how often loads invalidate may differ. What is measured is in scripts/measures.
-Installs, fetches and builds what is missing first.
+grows. Only how often loads invalidate may differ from run to run. What is measured is in
+scripts/measures. Installs, fetches and builds what is missing first.
 
   --quick          only what calls take on x86_64: everything else needs more kernels
   --base BASE      mainline (the default), newest or a directory with a tree that the diffs

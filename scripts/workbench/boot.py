@@ -89,9 +89,9 @@ and --default it has a row for each machine and device, and a column for each se
 not as expected. With --random it has a row for each machine, and at the end how many there were
 of each class: with 8 machines or more it fails if a class has none, unless only stock is
 booted. With --loads and --events
-it comes after the last boot, with a row for each load or event; with --event nth it fails, too,
-if stock and patched have other numbers though the type is the same. Progress and failures go to
-stderr.
+it comes after the last boot, with a row for each load or event. With --event nth it also fails
+if the numbers of stock and patched differ though the type is the same; where no type is
+written, only if by more than two. Progress and failures go to stderr.
 
 A boot fails if a device has another type than expected or takes another than it should
 through sysfs, if its disk cannot be read through the IOMMU or invalidates the IOTLB too

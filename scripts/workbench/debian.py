@@ -11,8 +11,8 @@ vtd-nopt-external; all three unless given. Each is booted with iommu.strict=1 an
   --config CONFIG  of the kernels: as for scripts/package. Unless given, Debian's cloud
                    configuration with less in it, see scripts/config/debian.config
   --kernel KERNEL  only this one: stock, patched or related; may be given again. Or debian,
-                   its own of stable's backports: it is judged as stock, and nothing has to be
-                   compiled
+                   its own of stable's backports: it is judged as stock, and no kernel has
+                   to be compiled
   --strict 0|1     only with this iommu.strict; with 0 alone, nothing proves that invalidations
                    are counted
   --short          leave out the upgrade of packages, with the boot after it, and the kernel's

@@ -17,7 +17,7 @@ Prints a line for each check; then a table of what scripts/boot has booted in ea
 boots, machines, settings, events and injected failures of allocations ("faults") were as
 expected, and with which kernels; and last "N passed, N failed". If a check runs scripts/boot
 several times, its machines and settings count once for each run. If a check prints totals of
-its own, as KUnit does of its cases, these are added. What a failed check printed last goes to
+its own, as KUnit does of its cases, these count instead of the check. What a failed check printed last goes to
 stderr; all of it is kept under build/run/.
 
 Exit status: 0 all passed; 1 some failed; 2 bad argument, or some could not be made.
