@@ -661,7 +661,7 @@ static void check_kernel(void)
 			log_has_only(LOG_WARNING, is_of_the_core) &&
 			core_warned && taint_is(TAINT_WARN);
 	else
-		clean = kernel_is_clean() && rcu_found_nothing();
+		clean = kernel_is_clean() && no_finding_is_logged();
 	clean &= lockdep_found_nothing() && kcsan_found_nothing();
 	ksft_test_result(clean, "kernel log\n");
 }
@@ -721,7 +721,7 @@ static void judge_kunit(void)
 	ksft_set_plan(count + 1);
 	for (i = 0; i < count; i++)
 		run_again(names[i]);
-	clean = lockdep_found_nothing() && rcu_found_nothing() &&
+	clean = lockdep_found_nothing() && no_finding_is_logged() &&
 		kcsan_found_nothing();
 	clean &= taint_is(TAINT_TEST);
 	if (!clean)

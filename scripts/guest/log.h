@@ -138,15 +138,25 @@ static inline bool is_warning(const char *text)
 	return !strncmp(text, "WARNING: ", 9);
 }
 
-static inline bool is_not_of_rcu(const char *text)
+/* Does DEBUG_OBJECTS say that it checks nothing any more? */
+static inline bool is_given_up(const char *text)
 {
-	return strncmp(text, "WARNING: suspicious RCU usage", 29);
+	return !strncmp(text, "ODEBUG: Out of memory.", 22);
 }
 
-/* RCU's checks taint nothing, and print no error. Only with lockdep are there any. */
-static inline bool rcu_found_nothing(void)
+static inline bool is_no_finding(const char *text)
 {
-	return lockdep() < 0 || log_has_only(LOG_WARNING, is_not_of_rcu);
+	return strncmp(text, "WARNING: suspicious RCU usage", 29) &&
+	       !is_given_up(text);
+}
+
+/*
+ * RCU's checks, and DEBUG_OBJECTS when it gives up, taint nothing and print no error. They
+ * are there only with lockdep.
+ */
+static inline bool no_finding_is_logged(void)
+{
+	return lockdep() < 0 || log_has_only(LOG_WARNING, is_no_finding);
 }
 
 static inline bool is_no_race(const char *text)

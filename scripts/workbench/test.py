@@ -823,7 +823,7 @@ def events_long(run: Run) -> None:
 def events_arm64(run: Run) -> None:
     """every event, on arm64"""
     _boot(run, "--events", "smmuv3-probe")
-    _boot(run, "--events", "smmuv3-late", "--event", "plug")
+    _boot(run, "--events", "smmuv3-late", "--event", "plug", "--event", "faults")
 
 
 # What is booted with checkers, which take their time: everything where the change is at work.
@@ -848,6 +848,7 @@ MISTAKES = {
     "leak": ("rebind", "kmemleak: unreferenced object"),
     "page": ("rebind", "iommu: Detected page leak!"),
     "timer": ("rebind", "ODEBUG: free active"),
+    "objects": ("rebind", "ODEBUG: Out of memory. ODEBUG disabled"),
     "lock": ("rebind", "WARNING: possible circular locking dependency detected"),
     "rcu": ("rebind", "WARNING: suspicious RCU usage"),
     "sleep": ("rebind", "BUG: sleeping function called from invalid context"),
