@@ -158,6 +158,7 @@ static inline bool power_off(const char *slot)
 static inline long count_invalidations(const char *device, const char *who)
 {
 	const char *all = "Global RPCITs", *some = "Sync RPCITs";
+	long global, sync;
 
 	if (!strcmp(who, "host"))
 		return ask_host("count");
@@ -166,7 +167,12 @@ static inline long count_invalidations(const char *device, const char *who)
 	if (read_number("statistics", all) < 0 &&
 	    !write_file("statistics", "1"))
 		ksft_exit_fail_perror("statistics");
-	return read_number("statistics", all) + read_number("statistics", some);
+	global = read_number("statistics", all);
+	sync = read_number("statistics", some);
+	if (global < 0 || sync < 0)
+		ksft_exit_fail_msg("statistics: no %s\n",
+				   global < 0 ? all : some);
+	return global + sync;
 }
 
 #define STRIDE (2 * PAGE) /* bytes from one segment to the next */
