@@ -309,7 +309,7 @@ class Rows:
 
         Only where both do the same, since the device has the same type, and have told of it.
         """
-        jobs = [job for job in self.jobs if _event(job) == "nth" and self._has_told(job)]
+        jobs = [job for job in self._passed() if "" not in self._counts(job)]
         for one in jobs:
             for other in jobs:
                 if (one.kernel, other.kernel) != ("stock", "patched"):
@@ -319,16 +319,25 @@ class Rows:
                 if one.type_of(subject(one.machine)) == other.type_of(subject(other.machine)):
                     yield one, other
 
-    def _has_told(self, job: Job) -> bool:
-        result = self.results[job]
-        return not (result.complaints or result.fault) and "" not in self._counts(job)
+    def _passed(self) -> Iterator[Job]:
+        """Yield the boots in which the n-th allocation fails and all is as expected."""
+        for job in [job for job in self.jobs if _event(job) == "nth"]:
+            result = self.results[job]
+            if not (result.complaints or result.fault):
+                yield job
 
     def end(self) -> int:
         """Return NOT_AS_EXPECTED, and say where, if stock and patched differ in such a pair.
 
         They then have another number of allocations on a path, or of what comes of a failure.
+        So too if a boot has told no number.
         """
         status, pairs = AS_EXPECTED, list(self._pairs())
+        for job in self._passed():
+            if "" in self._counts(job):
+                progress.say(f"FAILED {job.name}: it has told no number")
+                progress.say(f"  see {self.results[job].log}")
+                status = NOT_AS_EXPECTED
         for one, other in pairs:
             ones, others = self._counts(one), self._counts(other)
             for what in {**ones, **others}:
