@@ -15,7 +15,7 @@ from workbench import boot, draw, drawn, job, machine, parameters, policy, topol
 from workbench.boots import Result
 from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED
 
-SEEDS = range(1, 161)
+SEEDS = range(1, 241)
 
 
 def _job(each: draw.Drawn, kernel: str = "patched") -> job.Job:
@@ -85,6 +85,15 @@ def test_machines_in_a_row_have_every_class(machines: Sequence[draw.Drawn]) -> N
         row = [_passed(each) for each in machines[first : first + draw.PERIOD]]
         for name, has in drawn.CLASSES.items():
             assert any(map(has, row)), f"{name}, from seed {SEEDS[first]}"
+
+
+def test_24_machines_in_a_row_have_every_iommu(machines: Sequence[draw.Drawn]) -> None:
+    variants = {each.name: draw.NOPT.name for each in draw.SCALABLE}
+    variants.update((each.name, draw.NONE.name) for each in draw.OFF)
+    names = [each.machine.about.split(",")[0] for each in machines]
+    names = [variants.get(name, name) for name in names]
+    for first in range(len(names) - 23):
+        assert set(names[first : first + 24]) == {iommu.name for iommu in draw.IOMMUS}
 
 
 def test_what_is_not_judged_has_no_class(machines: Sequence[draw.Drawn]) -> None:

@@ -3,7 +3,7 @@
 
 What is right for a drawn machine follows from how its devices are connected, see topology,
 and from policy. What is rare is had for certain by some seeds, see FORCED: PERIOD seeds in a
-row have all of it.
+row have all of it. The other seeds have one IOMMU after the other.
 """
 
 from __future__ import annotations
@@ -53,16 +53,14 @@ _FIRST_FREE_SLOT = 20  # PCIe slots below that are for what is plugged in
 class Iommu:
     """An IOMMU.
 
-    weight: how often it is drawn. qemu: its options. requires: its driver requires
-    translation. count, emulator: see machine files. is_strict: it forces strict.
-    is_counted: QEMU tells what it invalidates. takes_bridges: with a device behind a
-    conventional bridge it still works for the others. knows_buses: it can also tell which device
-    does DMA if that is there at boot, and not on the root bus. is_on: it is used. append:
-    kernel parameters that it needs.
+    qemu: its options. requires: its driver requires translation. count, emulator: see machine
+    files. is_strict: it forces strict. is_counted: QEMU tells what it invalidates.
+    takes_bridges: with a device behind a conventional bridge it still works for the others.
+    knows_buses: it can also tell which device does DMA if that is there at boot, and not on
+    the root bus. is_on: it is used. append: kernel parameters that it needs.
     """
 
     name: str
-    weight: int
     qemu: str = ""
     requires: bool = False
     count: str = "vtd_inv_desc_iotlb*"
@@ -77,17 +75,17 @@ class Iommu:
 
 # See scripts/machine/vtd-flts
 _FLTS = "pt=off,caching-mode=on,x-scalable-mode=on,x-flts=on,aw-bits=48"
-VTD = Iommu("vtd", 25, "-device intel-iommu,pt=on")
-NOPT = Iommu("vtd-nopt", 50, "-device intel-iommu,pt=off", True)
+VTD = Iommu("vtd", "-device intel-iommu,pt=on")
+NOPT = Iommu("vtd-nopt", "-device intel-iommu,pt=off", True)
 # What may be in its place
 SCALABLE = (
-    Iommu("vtd-scalable", 15, "-device intel-iommu,pt=off,x-scalable-mode=on", True),
+    Iommu("vtd-scalable", "-device intel-iommu,pt=off,x-scalable-mode=on", True),
     Iommu(
-        *("vtd-flts", 15, f"-device intel-iommu,{_FLTS}", True, "vtd_inv_desc_wait_sw"),
+        *("vtd-flts", f"-device intel-iommu,{_FLTS}", True, "vtd_inv_desc_wait_sw"),
         emulator=10,
     ),
 )
-NONE = Iommu("none", 10, is_counted=False, is_on=False)
+NONE = Iommu("none", is_counted=False, is_on=False)
 # What may be in its place
 OFF = (
     replace(NONE, name="vtd-off", qemu=VTD.qemu, append="intel_iommu=off"),
@@ -100,17 +98,17 @@ IOMMUS = (
     VTD,
     NOPT,
     Iommu(
-        *("vtd-nopt-cm", 5, "-device intel-iommu,pt=off,caching-mode=on", True),
+        *("vtd-nopt-cm", "-device intel-iommu,pt=off,caching-mode=on", True),
         is_strict=True,
     ),
     Iommu(
-        *("virtio-iommu", 15, "-device virtio-iommu-pci,addr=1"),
+        *("virtio-iommu", "-device virtio-iommu-pci,addr=1"),
         is_counted=False,
         takes_bridges=False,
     ),
     # See scripts/machine/amdvi. It keeps the bus numbers of before the firmware gave any
     Iommu(
-        *("amdvi", 15, "-device amd-iommu", False, "amdvi_pages_inval"),
+        *("amdvi", "-device amd-iommu", False, "amdvi_pages_inval"),
         is_strict=True,
         takes_bridges=False,
         knows_buses=False,
@@ -126,7 +124,7 @@ class Drawing:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        self.iommu = self.random.choices(IOMMUS, [each.weight for each in IOMMUS])[0]
+        self.iommu = NOPT
         strict = self.random.choices(("unset", "0", "1"), (30, 40, 30))[0]
         passthrough = self.random.choices(("unset", "0", "1"), (50, 20, 30))[0]
         self.setting = Setting(strict, passthrough)
@@ -314,7 +312,7 @@ def _several(drawing: Drawing) -> None:
 FORCED: Sequence[Callable[[Drawing], None]] = (
     *(_untrusted, _late, _conflict, _written, _strict, _several),
 )
-PERIOD = len(FORCED) + 2  # the others have nothing for certain
+PERIOD = len(FORCED) + 2  # the others have one IOMMU after the other
 
 
 def _default(drawing: Drawing) -> str:
@@ -328,6 +326,12 @@ def _default(drawing: Drawing) -> str:
     return drawn.choice([each for each in DEFAULTS if each != OPT_IN])
 
 
+def _any(drawing: Drawing, number: int) -> None:
+    """Have an IOMMU, of those in turn the one with a number, and any setting."""
+    drawing.iommu = IOMMUS[number % len(IOMMUS)]
+    drawing.setting = replace(drawing.setting, default=_default(drawing))
+
+
 def _variant(drawing: Drawing) -> Iommu:
     """Return VT-d without pass-through as it is, or in scalable mode.
 
@@ -337,9 +341,7 @@ def _variant(drawing: Drawing) -> Iommu:
     if any(each.kind in topology.CONVENTIONAL for each in drawing.drivers):
         return NOPT
     drawn = random.Random(f"variant {drawing.seed}")
-    return drawn.choices(
-        (NOPT, *SCALABLE), [NOPT.weight, *(each.weight for each in SCALABLE)]
-    )[0]
+    return drawn.choices((NOPT, *SCALABLE), (10, 3, 3))[0]
 
 
 def draw(seed: int) -> Drawing:
@@ -349,7 +351,7 @@ def draw(seed: int) -> Drawing:
     if turn < len(FORCED):
         FORCED[turn](drawing)
     else:
-        drawing.setting = replace(drawing.setting, default=_default(drawing))
+        _any(drawing, seed // PERIOD * (PERIOD - len(FORCED)) + turn - len(FORCED))
     if not drawing.iommu.knows_buses:
         port = drawing.root_port(drawing.slots.pop(), has_acs=True, is_external=True)
         drawing.late_disk(port)
@@ -357,8 +359,8 @@ def draw(seed: int) -> Drawing:
         drawing.at_root()
     if drawing.iommu is NOPT:
         drawing.iommu = _variant(drawing)
-    if drawing.iommu is NONE and random.Random(f"off {seed}").random() < 0.8:
-        drawing.iommu = OFF[seed % len(OFF)]
+    if drawing.iommu is NONE:
+        drawing.iommu = random.Random(f"off {seed}").choice((NONE, *OFF))
     return drawing
 
 
