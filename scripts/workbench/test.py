@@ -561,12 +561,6 @@ def default_passthrough(run: Run) -> None:
     _boot(run, "--default", "passthrough")
 
 
-def defaults_everywhere(run: Run) -> None:
-    """each default, on all machines"""
-    for default in policy.DEFAULTS[1:]:
-        _boot(run, "--default", default, "--all")
-
-
 def debug(run: Run) -> None:
     """machines with the checkers of --debug"""
     late = ["vtd-late", "vtd-nopt-late", "vtd-nopt-dock", "vtd-flts", "virtio-iommu-late"]
@@ -1280,6 +1274,15 @@ def _bare(release: str, how: Callable[[chroot.Call, str, Path], str]) -> Check:
     return check
 
 
+def _everywhere(default: str) -> Check:
+    def check(run: Run) -> None:
+        _boot(run, "--default", default, "--all")
+
+    check.__name__ = f"{default}_everywhere"
+    check.__doc__ = f"kernels whose default is {default}, on all machines"
+    return check
+
+
 # A check prints to its log, and may return what ends with numbers of its own
 Check = Callable[[Run], Optional[str]]
 
@@ -1350,9 +1353,17 @@ PARTS: Mapping[str, Part] = {
     "bench-all": Part("figures of all machines, and memory", (bench_all,), True),
     "page": Part("the page of figures, in a browser", (page,), True),
     "mutants": Part("that KUnit can fail", (mutants,)),
-    "everywhere": Part(
-        "each default on all machines, the checkers of --debug, 64 KiB pages, a slow disk",
-        (defaults_everywhere, debug, kunit_debug, large_pages, slow_disk),
+    **{
+        f"{default}-everywhere": Part(
+            f"kernels whose default is {default}, on all machines",
+            (_everywhere(default),),
+            True,
+        )
+        for default in policy.DEFAULTS[1:]
+    },
+    "other-kernels": Part(
+        "the checkers of --debug, 64 KiB pages, a slow disk",
+        (debug, kunit_debug, large_pages, slow_disk),
         True,
     ),
     "loads-cured": Part(
@@ -1462,8 +1473,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("parts", nargs="*")
     asked = parser.parse(arguments)
     if asked.list:
+        width = max(map(len, PARTS))
         for name, part in PARTS.items():
-            print(f"{name:14} {'--full  ' if part.is_full else '        '}{part.about}")
+            print(f"{name:{width}} {'--full  ' if part.is_full else '        '}{part.about}")
         return AS_EXPECTED
     for name in asked.parts:
         must_be_one_of("part", name, PARTS)
