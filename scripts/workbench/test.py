@@ -586,7 +586,7 @@ RANDOM = 40
 FOUND_BY_RANDOM = {
     "gate-dropped": 4,
     "untrusted-lazy": 1,
-    "untrusted-refused": 9,
+    "untrusted-refused": 1,
     "sysfs-dma-refused": 1,
 }
 _DRAWN = ("--random", str(RANDOM), "--seed", "1")
