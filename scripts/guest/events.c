@@ -42,7 +42,7 @@
  *    its type says;
  *  - the kernel has logged no error, and is not tainted. Where allocations fail it may say
  *    that. lockdep, RCU's checks, KCSAN and kmemleak, if they were built in, have found
- *    nothing.
+ *    nothing, and DEBUG_OBJECTS has not given up.
  *
  * After kexec process 1 of the next kernel judges, and this program prints nothing.
  *

@@ -51,8 +51,8 @@
  * With "kunit" for the first line it judges what KUnit has done at boot instead:
  *
  *  - every suite passes when it is run a second time, and in the other order;
- *  - nothing but the tests themselves has tainted the kernel, and lockdep and KCSAN, if
- *    they were built in, have found nothing.
+ *  - nothing but the tests themselves has tainted the kernel. lockdep, RCU's checks and KCSAN,
+ *    if they were built in, have found nothing, and DEBUG_OBJECTS has not given up.
  *
  * With "bench", "attack", "loads" or "events" for the first line it runs bench.c and so on,
  * and hands over the others.
@@ -639,11 +639,13 @@ static void check_writes(void)
 
 static int core_warned; /* times: it, by is_of_the_core() */
 
-/* Is it no warning, or one of the IOMMU's core? */
+/* Is it no warning, or one of the IOMMU's core? DEBUG_OBJECTS must not give up. */
 static bool is_of_the_core(const char *text)
 {
 	core_warned += is_warning(text);
-	return !is_warning(text) || find_part(text, " drivers/iommu/iommu.c:");
+	if (!is_warning(text))
+		return !is_given_up(text);
+	return find_part(text, " drivers/iommu/iommu.c:");
 }
 
 /* Does a driver log that its answer is refused, by -EINVAL? */

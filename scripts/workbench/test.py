@@ -17,8 +17,8 @@ Prints a line for each check; then a table of what scripts/boot has booted in ea
 boots, machines, settings, events and injected failures of allocations ("faults") were as
 expected, and with which kernels; and last "N passed, N failed". If a check runs scripts/boot
 several times, its machines and settings count once for each run. If a check prints totals of
-its own, as KUnit does of its cases, these count instead of the check. What a failed check printed last goes to
-stderr; all of it is kept under build/run/.
+its own, as KUnit does of its cases, these count instead of the check. What a failed check
+printed last goes to stderr; all of it is kept under build/run/.
 
 Exit status: 0 all passed; 1 some failed; 2 bad argument, or some could not be made.
 """
@@ -837,19 +837,20 @@ def events_debug(run: Run) -> None:
 
 
 # The mistakes in tests/mistakes.patch, the event that makes each, and what a checker says of it
-MISTAKES = {
-    "use": ("rebind", "KASAN: slab-use-after-free"),
-    "leak": ("rebind", "kmemleak: unreferenced object"),
-    "page": ("rebind", "iommu: Detected page leak!"),
-    "timer": ("rebind", "ODEBUG: free active"),
-    "objects": ("rebind", "ODEBUG: Out of memory. ODEBUG disabled"),
-    "lock": ("rebind", "WARNING: possible circular locking dependency detected"),
-    "rcu": ("rebind", "WARNING: suspicious RCU usage"),
-    "sleep": ("rebind", "BUG: sleeping function called from invalid context"),
-    "sync": ("rebind", "device driver tries to sync DMA memory it has not allocated"),
-    "tables": ("faults", "tables have "),
-    "shutdown": ("kexec", "panic_on_warn set"),
-}
+MISTAKES = (
+    ("use", "rebind", "KASAN: slab-use-after-free"),
+    ("leak", "rebind", "kmemleak: unreferenced object"),
+    ("page", "rebind", "iommu: Detected page leak!"),
+    ("timer", "rebind", "ODEBUG: free active"),
+    ("objects", "rebind", "ODEBUG: Out of memory. ODEBUG disabled"),
+    ("objects", "faults", "ODEBUG: Out of memory. ODEBUG disabled"),
+    ("lock", "rebind", "WARNING: possible circular locking dependency detected"),
+    ("rcu", "rebind", "WARNING: suspicious RCU usage"),
+    ("sleep", "rebind", "BUG: sleeping function called from invalid context"),
+    ("sync", "rebind", "device driver tries to sync DMA memory it has not allocated"),
+    ("tables", "faults", "tables have "),
+    ("shutdown", "kexec", "panic_on_warn set"),
+)
 
 
 def debug_fails(run: Run) -> None:
@@ -857,7 +858,7 @@ def debug_fails(run: Run) -> None:
     words: list[str | Path] = ["--events", "--debug", *_EVENTS[1:], "--with"]
     words += [paths.SCRIPTS / "tests/mistakes.patch"]
     run.good(script("boot"), *words, "--event", "rebind", "--event", "kexec")
-    for name, (event, says) in MISTAKES.items():
+    for name, event, says in MISTAKES:
         its: list[str | Path] = ["--event", event, "--append", f"mistake={name}"]
         its += [] if event == "kexec" else ["--rounds", "4"]
         said = run.fails(1, " failed: ", script("boot"), *words, *its)
