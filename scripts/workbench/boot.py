@@ -88,11 +88,10 @@ The table goes to stdout as boots end, a row for each machine, setting and devic
 and --default it has a row for each machine and device, and a column for each setting; "!" is
 not as expected. With --random it has a row for each machine, and at the end how many there were
 of each class: with 8 machines or more it fails if a class has none, unless only stock is
-booted. With --loads and --events
-it comes after the last boot, with a row for each load or event. With --event nth it also fails
-if a boot has told no number, or if those of stock and patched differ though the type is the
-same: by more than two where no type is written, and for what came of a failure. Progress and
-failures go to stderr.
+booted. With --loads and --events it comes after the last boot, with a row for each load or
+event. With --event nth it also fails if a boot has told no number, or if those of stock and
+patched differ though the type is the same. Where no type is written, and for what came of a
+failure, they may differ by two. Progress and failures go to stderr.
 
 A boot fails if a device has another type than expected or takes another than it should
 through sysfs, if its disk cannot be read through the IOMMU or invalidates the IOTLB too

@@ -327,7 +327,7 @@ def _default(drawing: Drawing) -> str:
 
 
 def _any(drawing: Drawing, number: int) -> None:
-    """Have an IOMMU, of those in turn the one with a number, and any setting."""
+    """Have the IOMMU whose turn it is. number: of such a machine, from 0."""
     drawing.iommu = IOMMUS[number % len(IOMMUS)]
     drawing.setting = replace(drawing.setting, default=_default(drawing))
 
