@@ -190,9 +190,23 @@ def test_another_fragment_configures_again(toy: Toy) -> None:
     toy.build(toy.patched)
     fragment = build.CONFIG / "common.config"
     fragment.write_text("CONFIG_OTHER=y\n")
-    assert toy.build(toy.patched)[:2] == CONFIGURED
+    assert toy.build(toy.patched)[:1] == ["olddefconfig"]
+    config = toy.patched.tree / "obj-x86_64/.config"
+    assert config.read_text() == "CONFIG_TINY=y\nCONFIG_OTHER=y\nCONFIG_X86_64=y\n"
     fragment.write_text("CONFIG_COMMON=y\n")
-    assert toy.build(toy.patched)[:2] == CONFIGURED
+    assert toy.build(toy.patched)[:1] == ["olddefconfig"]
+
+
+def test_tinyconfig_is_made_once_for_the_same_kconfig(toy: Toy) -> None:
+    toy.build(toy.stock)
+    assert "tinyconfig" not in toy.build(toy.patched)
+    config = toy.patched.tree / "obj-x86_64/.config"
+    assert config.read_text() == "CONFIG_TINY=y\nCONFIG_COMMON=y\nCONFIG_X86_64=y\n"
+
+
+def test_tinyconfig_is_made_for_each_architecture(toy: Toy) -> None:
+    toy.build(toy.stock)
+    assert toy.build(toy.stock, Target("arm64", "image"))[:2] == CONFIGURED
 
 
 @pytest.mark.parametrize("name", ["Kconfig", "kernel/configs/tiny.config"])

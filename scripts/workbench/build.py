@@ -128,6 +128,12 @@ def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Pat
     result.
     """
     obj.mkdir(exist_ok=True)
+    kept = _tinyconfig(obj, command)
+    begin: list[Sequence[str | Path]] = [["cp", kept, obj / ".config"]]
+    if not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        new = kept.with_suffix(".new")
+        begin = [[*command, "tinyconfig"], ["cp", obj / ".config", new], ["mv", new, kept]]
     asked = "".join(file.read_text() for file in files)
     merge: list[str | Path] = [
         "../scripts/kconfig/merge_config.sh",
@@ -140,7 +146,7 @@ def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Pat
     process.step(
         f"configure {obj.parent.name}, {obj.name}",
         log,
-        [*command, "tinyconfig"],
+        *begin,
         ["env", "-C", obj, *merge],
         [*command, "olddefconfig"],
         env=environment(),
@@ -150,6 +156,21 @@ def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Pat
         raise CannotTell(
             f"not in the configuration as asked for: {' '.join(lost)} (see {log})"
         )
+
+
+_OF_KCONFIG = r"(^|/)Kconfig[^/]*$|^scripts/kconfig/|^(arch|kernel)/.*[.]config$"
+
+
+def _tinyconfig(obj: Path, command: Sequence[str]) -> Path:
+    """Return where the kernel's tinyconfig is kept, or to be: it takes ten seconds to make.
+
+    It depends on Kconfig, on the compilers, and on what make is told but for directories.
+    """
+    tree_of, base = obj.parent, obj.parent.parent
+    words = [word for word in command if not word.startswith(("O=", str(tree_of)))]
+    compilers = _compiler("um") + _compiler("")
+    parts = [tree.content(tree_of, _OF_KCONFIG), *words, *compilers]
+    return base / "tinyconfig" / _hash(*(part.encode() for part in parts))
 
 
 def _compiler(arch: str) -> list[str]:

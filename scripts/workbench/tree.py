@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
@@ -89,6 +90,19 @@ def identity(top: Path, of: str = "") -> str:
     if of:
         own = b"\n".join(line for line in own.splitlines() if of.encode() in line)
     return hashlib.sha256(own).hexdigest()
+
+
+def content(top: Path, of: str) -> str:
+    """Return a hash of the files in the tree whose path matches this: of their content.
+
+    In another tree with the same files it is the same, and identity() is not.
+    """
+    found = hashlib.sha256()
+    for path in sorted(_parse(_seen(top, "own"))):
+        if re.search(of, path) and (top / path).is_file():
+            held = (top / path).read_bytes()
+            found.update(f"{path}\0{len(held)}\0".encode() + held)
+    return found.hexdigest()
 
 
 def _hashes(edits: Mapping[str, bytes]) -> dict[str, str]:
