@@ -397,6 +397,21 @@ def test_each_default_is_booted_with_its_own_kernel(
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ("", ()),
+        ("--loads", ("events", "loads")),
+        ("--events", ("events", "loads")),
+        ("--events --debug", ("events", "debug", "debug-iommu")),
+        ("--events --kcsan", ("events", "kcsan")),
+        ("--64k", ("64k",)),
+    ],
+)
+def test_events_and_loads_share_their_objects(words: str, more: tuple[str, ...]) -> None:
+    assert boot._more(boot.options().parse(words.split())) == more
+
+
 class _Recorded(_Submitted):
     """What is built and booted, in its order: by the kernel's image."""
 

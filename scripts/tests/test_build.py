@@ -262,6 +262,7 @@ def test_ccache_serves_another_checkout() -> None:
     told = build.environment()
     assert told["KBUILD_BUILD_TIMESTAMP"] == "@0"
     assert told["KBUILD_BUILD_USER"] == told["KBUILD_BUILD_HOST"] == "build"
+    assert told["CCACHE_DEPEND"] == "1"
     assert any("ccache" in word for word in build.CLANG)
 
 

@@ -601,8 +601,8 @@ def _pool(
 
 def _more(asked: Namespace) -> tuple[str, ...]:
     """Return what these boots need of scripts/config/ but for defaults, see build.Target."""
-    if asked.loads:
-        return loads.CONFIG
+    if asked.loads or (asked.events and not (asked.debug or asked.kcsan)):
+        return events.CONFIG + loads.CONFIG  # the same objects serve both
     more = list(events.CONFIG) if asked.events else []
     more += ["debug", "debug-iommu"] if asked.debug else []
     more += ["kcsan"] if asked.kcsan else []

@@ -62,14 +62,16 @@ def make(source: Path, obj: str, arch: str, *words: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment for make: what is built does not tell when and by whom.
 
-    Nor does it depend on what the user has told the kernel's make, as in KCFLAGS.
+    Nor does it depend on what the user has told the kernel's make, as in KCFLAGS. ccache goes
+    by the headers that the compiler has named, as make does: from empty that is a sixth less
+    time than to preprocess each file first.
     """
     told = {
         name: value
         for name, value in process.environment().items()
         if name not in _OF_MAKE and not name.startswith(("KBUILD_", "KCONFIG_", "LLVM"))
     }
-    told.update(KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build")
+    told.update(KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build", CCACHE_DEPEND="1")
     return {**told, "KBUILD_BUILD_HOST": "build"}
 
 
