@@ -408,7 +408,9 @@ def test_each_default_is_booted_with_its_own_kernel(
         ("--64k", ("64k",)),
     ],
 )
-def test_events_and_loads_share_their_objects(words: str, more: tuple[str, ...]) -> None:
+def test_events_and_loads_have_the_same_configuration(
+    words: str, more: tuple[str, ...]
+) -> None:
     assert boot._more(boot.options().parse(words.split())) == more
 
 

@@ -602,7 +602,7 @@ def _pool(
 def _more(asked: Namespace) -> tuple[str, ...]:
     """Return what these boots need of scripts/config/ but for defaults, see build.Target."""
     if asked.loads or (asked.events and not (asked.debug or asked.kcsan)):
-        return events.CONFIG + loads.CONFIG  # the same objects serve both
+        return events.CONFIG + loads.CONFIG  # one starts from the objects of the other
     more = list(events.CONFIG) if asked.events else []
     more += ["debug", "debug-iommu"] if asked.debug else []
     more += ["kcsan"] if asked.kcsan else []

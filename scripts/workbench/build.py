@@ -62,16 +62,14 @@ def make(source: Path, obj: str, arch: str, *words: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment for make: what is built does not tell when and by whom.
 
-    Nor does it depend on what the user has told the kernel's make, as in KCFLAGS. ccache goes
-    by the headers that the compiler has named, as make does: from empty that is a sixth less
-    time than to preprocess each file first.
+    Nor does it depend on what the user has told the kernel's make, as in KCFLAGS.
     """
     told = {
         name: value
         for name, value in process.environment().items()
         if name not in _OF_MAKE and not name.startswith(("KBUILD_", "KCONFIG_", "LLVM"))
     }
-    told.update(KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build", CCACHE_DEPEND="1")
+    told.update(KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build")
     return {**told, "KBUILD_BUILD_HOST": "build"}
 
 
@@ -126,16 +124,17 @@ def not_configured(asked: str, config: str) -> list[str]:
 def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Path) -> None:
     """Configure what a make command builds: tinyconfig, with fragments on top.
 
-    Raises CannotTell, and names it, if a symbol that a fragment asks for is not in the
-    result.
+    The base's lock is held. Raises CannotTell, and names it, if a symbol that a fragment
+    asks for is not in the result.
     """
     obj.mkdir(exist_ok=True)
-    kept = _tinyconfig(obj, command)
-    begin: list[Sequence[str | Path]] = [["cp", kept, obj / ".config"]]
-    if not kept.exists():
-        kept.parent.mkdir(exist_ok=True)
-        new = kept.with_suffix(".new")
-        begin = [[*command, "tinyconfig"], ["cp", obj / ".config", new], ["mv", new, kept]]
+    kept, made = _tinyconfig_file(obj, command), obj / ".tinyconfig"
+    tiny = _signed(kept)
+    begin: list[Sequence[str | Path]] = []
+    if tiny:
+        paths.write(obj / ".config", tiny)
+    else:
+        begin = [[*command, "tinyconfig"], ["cp", obj / ".config", made]]
     asked = "".join(file.read_text() for file in files)
     merge: list[str | Path] = [
         "../scripts/kconfig/merge_config.sh",
@@ -153,6 +152,9 @@ def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Pat
         [*command, "olddefconfig"],
         env=environment(),
     )
+    if not tiny:
+        tiny = made.read_bytes()
+        paths.write(kept, f"{_hash(tiny)}\n".encode() + tiny)
     lost = not_configured(asked, (obj / ".config").read_text())
     if lost:
         raise CannotTell(
@@ -160,19 +162,38 @@ def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Pat
         )
 
 
-_OF_KCONFIG = r"(^|/)Kconfig[^/]*$|^scripts/kconfig/|^(arch|kernel)/.*[.]config$"
+# The files that make tinyconfig what it is
+_OF_TINYCONFIG = (
+    r"(^|/)Kconfig[^/]*$|^(arch|kernel)/.*[.]config$|^(arch/[^/]*/)?Makefile$"
+    r"|^scripts/(kconfig/|include/|Makefile|[^/]*[.]sh$)"
+)
+_INSTALLED = Path("/var/lib/dpkg/status")  # changes whenever a package is installed
 
 
-def _tinyconfig(obj: Path, command: Sequence[str]) -> Path:
-    """Return where the kernel's tinyconfig is kept, or to be: it takes ten seconds to make.
+def _tinyconfig_file(obj: Path, command: Sequence[str]) -> Path:
+    """Return the file in which tinyconfig is kept, since make needs ten seconds for it.
 
-    It depends on Kconfig, on the compilers, and on what make is told but for directories.
+    It may not exist yet. Its name says on what it depends: files of the tree, the compilers,
+    what is installed, and what make is told but for directories and jobs.
     """
-    tree_of, base = obj.parent, obj.parent.parent
-    words = [word for word in command if not word.startswith(("O=", str(tree_of)))]
-    compilers = _compiler("um") + _compiler("")
-    parts = [tree.content(tree_of, _OF_KCONFIG), *words, *compilers]
-    return base / "tinyconfig" / _hash(*(part.encode() for part in parts))
+    top = obj.parent
+    words = [word for word in command if not word.startswith(("O=", "-j", str(top)))]
+    compilers = [*_compiler("x86_64"), *_compiler("um")]
+    installed = str(_INSTALLED.stat().st_mtime_ns) if _INSTALLED.exists() else ""
+    parts = [tree.content(top, _OF_TINYCONFIG), *words, *compilers, installed]
+    return top.parent / "tinyconfig" / _hash(*(part.encode() for part in parts))
+
+
+def _signed(file: Path) -> bytes:
+    """Return what a file holds behind its hash, which is its first line.
+
+    Return nothing if there is no such file, or if somebody has edited it.
+    """
+    try:
+        digest, _, held = file.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return b""
+    return held if digest == _hash(held).encode() else b""
 
 
 def _compiler(arch: str) -> list[str]:

@@ -200,7 +200,7 @@ def debugged(kernel: Kernel) -> Kernel:
 def failing(kernel: Kernel) -> Kernel:
     """The same, but the allocation of a flush queue can be made to fail."""
     edits = patches.apply_all(kernel.base.stock, kernel.edits, [QUEUE])
-    like = failing(kernel.like) if kernel.like else None
+    like = failing(kernel.like) if kernel.like else kernel
     return _of_guests(kernel, "failing", edits, kernel.fragments, like)
 
 

@@ -92,14 +92,14 @@ def identity(top: Path, of: str = "") -> str:
     return hashlib.sha256(own).hexdigest()
 
 
-def content(top: Path, of: str) -> str:
-    """Return a hash of the files in the tree whose path matches this: of their content.
+def content(top: Path, form: str) -> str:
+    """Return a hash of the files whose path matches a regular expression.
 
-    In another tree with the same files it is the same, and identity() is not.
+    Two trees with the same files have the same hash. identity() depends on dates, too.
     """
     found = hashlib.sha256()
-    for path in sorted(_parse(_seen(top, "own"))):
-        if re.search(of, path) and (top / path).is_file():
+    for path in sorted(_parse(_seen(top, "own") or listing(top))):
+        if re.search(form, path) and (top / path).is_file():
             held = (top / path).read_bytes()
             found.update(f"{path}\0{len(held)}\0".encode() + held)
     return found.hexdigest()
