@@ -558,6 +558,11 @@ def default_strict(run: Run) -> None:
     run.fails(1, "FQ!", script("boot"), *words)
 
 
+def default_passthrough(run: Run) -> None:
+    """a patched kernel that passes through by itself"""
+    _boot(run, "--kernel", "patched", "--default", "passthrough")
+
+
 def debug(run: Run) -> None:
     """machines with the checkers of --debug"""
     late = ["vtd-late", "vtd-nopt-late", "vtd-nopt-dock", "vtd-flts", "virtio-iommu-late"]
@@ -1327,7 +1332,9 @@ PARTS: Mapping[str, Part] = {
         "a device that attacks, and that this can fail",
         (attacks, attacks_fail),
     ),
-    "defaults": Part("a kernel with another default", (default_strict,)),
+    "defaults": Part(
+        "patched kernels with another default", (default_strict, default_passthrough)
+    ),
     "random": Part(
         "drawn machines, and that they can fail", (random_machines, random_fails, wrong_groups)
     ),
