@@ -52,10 +52,8 @@ def differing(one: bytes, other: bytes) -> set[str]:
     """Return the paths whose lines in two listings are not the same."""
     if one == other:
         return set()
-    first, second = _parse(one), _parse(other)
-    return {
-        path for path in first.keys() | second.keys() if first.get(path) != second.get(path)
-    }
+    lines = set(one.splitlines()) ^ set(other.splitlines())
+    return set(_parse(b"\n".join(lines)))
 
 
 def _state(top: Path) -> Path:
