@@ -35,6 +35,49 @@ def test_a_tool_that_fails(line: str, error: type[Exception], tmp_path: Path) ->
         look.tool("sh", "-c", line)
 
 
+def _two_kernels(tmp_path: Path) -> check.Look:
+    where = base.Base("mainline", tmp_path)
+    kernels = {name: kernel.Kernel(where, name) for name in ("stock", "patched")}
+    return check.Look(where, kernels, tmp_path, tmp_path / "x.log")
+
+
+def test_tools_at_once_have_one_log_in_the_end(tmp_path: Path) -> None:
+    look = _two_kernels(tmp_path)
+
+    def run(look: check.Look, built: kernel.Kernel) -> str:
+        # Each waits for the other, so that they have to run at the same time
+        here, there = ("a", "b") if built.name == "stock" else ("b", "a")
+        script = f"touch {here}; until [ -e {there} ]; do sleep 0.01; done; echo {built.name}"
+        return look.tool("sh", "-c", script, cwd=tmp_path)
+
+    kernels = list(look.kernels.values())
+    assert check._at_once(look, kernels, run) == ["stock\n", "patched\n"]
+    log = look.log.read_text()
+    assert log.index("\nstock\n") < log.index("\npatched\n")
+    assert [file.name for file in tmp_path.glob("*.log")] == ["x.log"]
+
+
+def test_a_warning_that_only_patched_has_is_found(tmp_path: Path) -> None:
+    look = _two_kernels(tmp_path)
+
+    def run(look: check.Look, built: kernel.Kernel) -> str:
+        return look.tool(
+            "echo", "a.c:1: warning: " + ("old" if built.name == "stock" else "new")
+        )
+
+    with pytest.raises(check.Found, match="a.c:: warning: new"):
+        check._compare(look, run)
+    assert "new: a.c:: warning: new" in look.log.read_text()
+    check._compare(look, lambda look, built: look.tool("echo", "a.c:1: warning: old"))
+
+
+def test_a_tool_that_fails_beside_another(tmp_path: Path) -> None:
+    look = _two_kernels(tmp_path)
+    with pytest.raises(check.Found):
+        check._compare(look, lambda look, built: look.tool("test", built.name, "=", "stock"))
+    assert "test patched = stock" in look.log.read_text()
+
+
 class _Fake(kernel.Kernel):
     """A kernel whose tree is always as it should be."""
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
@@ -154,7 +155,8 @@ def configure(obj: Path, files: Sequence[Path], command: Sequence[str], log: Pat
     )
     if not tiny:
         tiny = made.read_bytes()
-        paths.write(kept, f"{_hash(tiny)}\n".encode() + tiny)
+        with _one_writes:
+            paths.write(kept, f"{_hash(tiny)}\n".encode() + tiny)
     lost = not_configured(asked, (obj / ".config").read_text())
     if lost:
         raise CannotTell(
@@ -167,17 +169,22 @@ _OF_TINYCONFIG = (
     r"(^|/)Kconfig[^/]*$|^(arch|kernel)/.*[.]config$|^(arch/[^/]*/)?Makefile$"
     r"|^scripts/(kconfig/|include/|Makefile|[^/]*[.]sh$)"
 )
+_one_writes = threading.Lock()  # of the threads that configure two kernels at once
 _INSTALLED = Path("/var/lib/dpkg/status")  # changes whenever a package is installed
+
+
+# Of make's words those that do not matter: directories, jobs, and which warnings there are
+_NO_CONFIG = ("O=", "-j", "W=", "C=", "CHECK=")
 
 
 def _tinyconfig_file(obj: Path, command: Sequence[str]) -> Path:
     """Return the file in which tinyconfig is kept, since make needs ten seconds for it.
 
     It may not exist yet. Its name says on what it depends: files of the tree, the compilers,
-    what is installed, and what make is told but for directories and jobs.
+    what is installed, and what make is told.
     """
     top = obj.parent
-    words = [word for word in command if not word.startswith(("O=", "-j", str(top)))]
+    words = [word for word in command if not word.startswith((*_NO_CONFIG, str(top)))]
     compilers = [*_compiler("x86_64"), *_compiler("um")]
     installed = str(_INSTALLED.stat().st_mtime_ns) if _INSTALLED.exists() else ""
     parts = [tree.content(top, _OF_TINYCONFIG), *words, *compilers, installed]

@@ -22,8 +22,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, Mapping, Optional, Sequence
 
@@ -136,11 +137,32 @@ def new_findings(stock: Sequence[str], patched: Sequence[str]) -> list[str]:
     return new
 
 
+def _at_once(
+    look: Look,
+    kernels: Sequence[kernel.Kernel],
+    run: Callable[[Look, kernel.Kernel], str],
+) -> list[str]:
+    """Run a tool on each of several kernels at the same time; return what it says of each.
+
+    Most of the time each of them keeps one CPU busy. Their logs are put together in the end.
+    """
+    own = [replace(look, log=look.log.with_suffix(f".{each.name}.log")) for each in kernels]
+    try:
+        with ThreadPoolExecutor(len(own)) as pool:
+            return list(pool.map(run, own, kernels))
+    finally:
+        for each in own:
+            if each.log.exists():
+                look.write(each.log.read_text(errors="replace"))
+                each.log.unlink()
+
+
 def _compare(look: Look, run: Callable[[Look, kernel.Kernel], str]) -> None:
     """Run a tool on stock and patched; Found is raised with what only patched has."""
-    trees = [each.tree for each in look.kernels.values()]
-    said = {name: findings(run(look, each), trees) for name, each in look.kernels.items()}
-    new = new_findings(said["stock"], said["patched"])
+    kernels = [look.kernels["stock"], look.kernels["patched"]]
+    trees = [each.tree for each in kernels]
+    stock, patched = (findings(said, trees) for said in _at_once(look, kernels, run))
+    new = new_findings(stock, patched)
     if new:
         look.write("\n".join(f"new: {line}" for line in new))
         raise Found(new[0])
@@ -402,14 +424,16 @@ def check_allmodconfig(look: Look) -> None:
 
 def check_size(look: Look) -> None:
     """that dma-iommu.o is the same, and what iommu.o grows by"""
-    objects: dict[str, list[Path]] = {IOMMU: [], DMA_IOMMU: []}
-    for built in look.kernels.values():
-        _compile(look, built, "obj-check-size", "x86_64", build.CLANG, False, list(objects))
-        for name, files in objects.items():
-            files.append(built.tree / "obj-check-size" / name)
-    look.tool(look.stock / "scripts/bloat-o-meter", *objects[IOMMU])
-    stock, patched = objects[DMA_IOMMU]
-    if stock.read_bytes() != patched.read_bytes():
+    names = (IOMMU, DMA_IOMMU)
+    kernels = [look.kernels["stock"], look.kernels["patched"]]
+
+    def run(look: Look, built: kernel.Kernel) -> str:
+        return _compile(look, built, "obj-check-size", "x86_64", build.CLANG, False, names)
+
+    _at_once(look, kernels, run)
+    stock, patched = (each.tree / "obj-check-size" for each in kernels)
+    look.tool(look.stock / "scripts/bloat-o-meter", stock / IOMMU, patched / IOMMU)
+    if (stock / DMA_IOMMU).read_bytes() != (patched / DMA_IOMMU).read_bytes():
         raise Found("dma-iommu.o is not the same")
 
 
@@ -438,25 +462,22 @@ def _mutant_is_kept(look: Look) -> Iterator[None]:
 
 def check_suites_off(look: Look) -> None:
     """that iommu.o is the same without the suites as with them, not configured"""
-    words = list(build.CLANG)
+
+    def run(look: Look, built: kernel.Kernel) -> str:
+        words, more = list(build.CLANG), ("no-lines",)
+        _compile(look, built, "obj-check-off", "x86_64", words, False, more=more)
+        # The names of some local symbols have the number of a line
+        strip = [f"llvm-strip{packages.LLVM}", "--discard-all", "-o"]
+        made = built.tree / "obj-check-off" / IOMMU
+        return look.tool(*strip, look.run / f"{built.name}.o", made)
+
     with _mutant_is_kept(look):
-        objects = []
         without = _without_suites(look)
         without.make()
-        for built in (look.kernels["patched"], without):
-            more = ("no-lines",)
-            _compile(look, built, "obj-check-off", "x86_64", words, False, more=more)
-            # The names of some local symbols have the number of a line
-            stripped = look.run / f"{built.name}.o"
-            strip: list[str | Path] = [
-                f"llvm-strip{packages.LLVM}",
-                "--discard-all",
-                "-o",
-                stripped,
-            ]
-            look.tool(*strip, built.tree / "obj-check-off" / IOMMU)
-            objects.append(stripped.read_bytes())
-    if objects[0] != objects[1]:
+        kernels = [look.kernels["patched"], without]
+        _at_once(look, kernels, run)
+    one, other = ((look.run / f"{each.name}.o").read_bytes() for each in kernels)
+    if one != other:
         raise Found("iommu.o is not the same")
 
 
