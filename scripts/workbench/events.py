@@ -47,8 +47,9 @@ _RESETS = 10
 _RESET_WITHIN = {"x86_64": 230, "arm64": 120}
 
 # Allocations that fail are told of at length. QEMU does not wake a sleeping port when a device
-# is plugged in; on arm64 a port would sleep, since these kernels have CONFIG_PM
-WORDS = ("log_buf_len=8M", "pcie_port_pm=off")
+# is plugged in; on arm64 a port would sleep, since these kernels have CONFIG_PM. The type of a
+# group is only written where no device has a driver, and these kernels have one for AHCI
+WORDS = ("log_buf_len=8M", "pcie_port_pm=off", "initcall_blacklist=ahci_pci_driver_init")
 # Two CPUs, one of which can go
 _CPUS = ("-smp", "2")
 # When a PCI device's memory is switched on or off by one CPU, and another CPU uses a device at
