@@ -125,6 +125,11 @@ def test_kernels_of_guests_start_from_others(
     assert not made.is_whole
 
 
+def test_the_stock_kernel_of_events_starts_from_that_of_loads(stock: Path) -> None:
+    plain = kernel.stock(bases.Base("mainline", stock.parent))
+    assert kernel.failing(plain).like == plain
+
+
 def test_an_edit_compiles_what_it_edits(toy: Toy) -> None:
     toy.build(toy.patched)
     assert toy.build(toy.kernel({"b.c": b"again\n"})) == ["b.o"]

@@ -169,12 +169,10 @@ _OF_TINYCONFIG = (
     r"(^|/)Kconfig[^/]*$|^(arch|kernel)/.*[.]config$|^(arch/[^/]*/)?Makefile$"
     r"|^scripts/(kconfig/|include/|Makefile|[^/]*[.]sh$)"
 )
-_one_writes = threading.Lock()  # of the threads that configure two kernels at once
 _INSTALLED = Path("/var/lib/dpkg/status")  # changes whenever a package is installed
-
-
 # Of make's words those that do not matter: directories, jobs, and which warnings there are
 _NO_CONFIG = ("O=", "-j", "W=", "C=", "CHECK=")
+_one_writes = threading.Lock()  # of the threads that configure two kernels at once
 
 
 def _tinyconfig_file(obj: Path, command: Sequence[str]) -> Path:
