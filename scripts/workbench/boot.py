@@ -117,7 +117,7 @@ from workbench import base as bases
 from workbench import attack, build, draw, drawn, emulator, events, image, initramfs
 from workbench import kernel, loads, machine, packages, parameters, paths, policy, progress
 from workbench import setup, verb, verdict
-from workbench.boots import UNREAD, Booter, How, ImageRows, Pool, Rows, Taker
+from workbench.boots import AT_ONCE, UNREAD, Booter, How, ImageRows, Pool, Rows, Taker
 from workbench.job import Job, Way
 from workbench.machine import Machine
 from workbench.policy import Setting
@@ -515,10 +515,9 @@ def _say_how_many(jobs: Sequence[Job], kernels: Sequence[str], seconds: int) -> 
     settings = {
         (way.setting, () if way.is_spelled else events.without(way.words)) for way in ways
     }
-    wide = (os.cpu_count() or 1) + 1
     progress.say(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
-        f"{len(settings)} settings, {wide} at a time, about {len(jobs) * seconds // wide + 2} s"
+        f"{len(settings)} settings, {AT_ONCE} at a time, about {len(jobs) * seconds // AT_ONCE + 2} s"
     )
 
 

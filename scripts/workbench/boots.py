@@ -17,6 +17,7 @@ from workbench.status import AS_EXPECTED, NOT_AS_EXPECTED, CannotTell
 
 UNREAD = "its driver is a module"  # a guest's reason, see init.c
 SECONDS_PER_REPLUG = 5
+AT_ONCE = 2 * (os.cpu_count() or 1)  # guests: each waits for its devices and for timers
 _LEAST = 1 << 20  # bytes that are free on a disk that is not full
 
 
@@ -251,14 +252,12 @@ class ImageRows(Rows):
 
 @dataclass
 class Pool:
-    """Boots under way, as many at a time as keep the machine busy: they wait as well."""
+    """Boots under way, AT_ONCE of them."""
 
     booter: Booter
     rows: Taker
     total: int
-    executor: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor((os.cpu_count() or 1) + 1)
-    )
+    executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE))
     futures: list["Future[None]"] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     begun: int = 0
