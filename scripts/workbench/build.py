@@ -63,7 +63,8 @@ def make(source: Path, obj: str, arch: str, *words: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment for make: what is built does not tell when and by whom.
 
-    Nor does it depend on what the user has told the kernel's make, as in KCFLAGS.
+    Nor does it depend on what the user has told the kernel's make, as in KCFLAGS, nor on a
+    ccache in depend mode: that one does not see what assembly includes with .incbin.
     """
     told = {
         name: value
@@ -71,7 +72,7 @@ def environment() -> dict[str, str]:
         if name not in _OF_MAKE and not name.startswith(("KBUILD_", "KCONFIG_", "LLVM"))
     }
     told.update(KBUILD_BUILD_TIMESTAMP="@0", KBUILD_BUILD_USER="build")
-    return {**told, "KBUILD_BUILD_HOST": "build"}
+    return {**told, "KBUILD_BUILD_HOST": "build", "CCACHE_NODEPEND": "1"}
 
 
 _OF_MAKE = {
@@ -88,6 +89,7 @@ _OF_MAKE = {
         "C_INCLUDE_PATH",
         "C",
         "W",
+        "CCACHE_DEPEND",
     ),
 }
 
