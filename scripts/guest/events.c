@@ -1340,6 +1340,8 @@ static bool falls_back_well(bool bound)
  * It has been done, or not at all. Only where something has failed may it be strict that
  * should be lazy; never lazy that should be strict. Done does not mean that the device can do
  * DMA: the core ignores it if there was no memory to set the new domain up, see is_warned_of().
+ * Nor can it if not done: VT-d's driver blocks a device before it attaches a domain, and if
+ * that fails nobody attaches the old one. So without a driver only the type is judged.
  */
 static bool check_written(const struct path *path, const char *result,
 			  int error, int failed)
@@ -1380,8 +1382,8 @@ static int open_rescan(void)
 static long without_group;
 
 /*
- * Where something has failed, it may not have been found, or have no group, or be strict
- * that should be lazy.
+ * Where something has failed, it may have no group, or be strict that should be lazy. It is
+ * found: only allocations of the IOMMU fail.
  */
 static bool check_rescan(const struct path *path, const char *result, int error,
 			 int failed)
@@ -1391,7 +1393,7 @@ static bool check_rescan(const struct path *path, const char *result, int error,
 	if (!failed)
 		return is_type(subject, subject->type);
 	if (!enter(subject->name))
-		return true;
+		return false;
 	if (!read_type(subject->name, type, sizeof(type))) {
 		without_group++;
 		return true;
@@ -1430,6 +1432,8 @@ static const struct path paths[] = {
 	{ "bound", "50", "DMA", bind, open_type, check_written, unbind,
 	  "DMA-FQ", true },
 	{ "bind", "10", "DMA", nothing, open_bind, check_bind, end_bind },
+	{ "lazy-bind", "10", "DMA-FQ", nothing, open_bind, check_bind,
+	  end_bind },
 	{ "rescan", "10", NULL, remove_device, open_rescan, check_rescan,
 	  end_rescan, "1" },
 	{ "plug", "10", NULL, unplug_device, NULL, check_rescan, end_plug,
@@ -1534,18 +1538,18 @@ static bool end_faults(void)
 }
 
 /*
- * Is nothing allocated on @path? The word is refused, the type stays what it is, or it cannot
- * become what the path starts from.
+ * Is nothing allocated on @path? It cannot become what the path starts from, the word is
+ * refused, or the type stays what it is.
  */
 static bool allocates_nothing(const struct path *path)
 {
 	const char *result;
 
-	if (path->check != check_written || !begin_from("DMA"))
+	if (!path->from || !begin_from("DMA"))
 		return false;
 	if (strcmp(path->from, "DMA") && error_of(result_of(path->from, false)))
 		return true;
-	if (!begin_from(path->from))
+	if (path->check != check_written || !begin_from(path->from))
 		return false;
 	result = result_of(path->word, path->bound);
 	return error_of(result) || !strcmp(result, path->from);
@@ -1857,7 +1861,8 @@ static bool says_no_memory(const char *text)
 	for (i = 0; i < ARRAY_SIZE(parts); i++)
 		if (strstr(text, parts[i]) && names_enomem(text))
 			return true;
-	return strstr(text, "kobject: can not set name properly!");
+	return strstr(text, "kobject: can not set name properly!") ||
+	       strstr(text, "DMAR: PASID table allocation failed");
 }
 
 static long warned; /* times: the kernel, by is_warned_of() */

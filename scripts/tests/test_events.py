@@ -32,6 +32,8 @@ def test_where_each_happens() -> None:
     assert set(_names("vtd-nopt-external")) == set(events.EVENTS)
     assert set(_names("vtd-nopt-hotplug")) == set(events.EVENTS)
     assert set(_names("smmuv3-probe")) == everywhere
+    # A switch is in the group of its disk
+    assert set(_names("vtd-nopt-dock")) == set(events.EVENTS) - {"faults", "nth"}
 
 
 def test_an_event_that_happens_nowhere() -> None:

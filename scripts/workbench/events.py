@@ -37,7 +37,7 @@ _FAULTS = ("faults", "nth")  # what the guest tells of is allocations that faile
 # What is in the table, and only says what came of an event
 _NO_EVENT = ("without-group", "without-dma", "warned", "devices")
 # Where a device is found or bound, a slab may have to be refilled, or not, by an allocation more
-_BY_CHANCE = {name: 2 for name in ("bind", "rescan", *_NO_EVENT)}
+_BY_CHANCE = {name: 2 for name in ("bind", "lazy-bind", "rescan", *_NO_EVENT)}
 FRESH = ("kexec", "reset")  # the guest is judged as after every boot
 # The event "queue": from boot on no flush queue can be allocated, see scripts/probe/events/
 _NO_QUEUE = "fail_iova_queue"
@@ -149,9 +149,15 @@ def subject(each: machine.Machine) -> machine.Device:
 
 
 def happens(event: str, each: machine.Machine) -> bool:
-    """Return whether an event can happen on a machine: QEMU suspends x86_64 only."""
+    """Return whether an event can happen on a machine: QEMU suspends x86_64 only.
+
+    Where allocations fail each try needs a new group. One with a port in it stays as it is.
+    """
     if event == "plug":
         return bool(each.plugs)
+    if event in _FAULTS:
+        its = subject(each).address
+        return not any(its in group and len(group) > 1 for group in each.groups)
     return event != "suspend" or each.arch.name == "x86_64"
 
 
