@@ -145,9 +145,11 @@ def test_a_default_is_drawn_where_a_parameter_is_left_to_it(
     assert {each.default for each in others.values()} == {"strict", "passthrough"}
     for seed, each in others.items():
         assert "unset" in (each.strict, each.passthrough)
-        assert seed % draw.PERIOD >= len(draw.FORCED)
+        assert seed % draw.PERIOD >= len(draw.FORCED) or not each.is_strict
         assert draw.options(each)[-2:] == ["--default", each.default]
         assert f"--default {each.default}\n" in draw.text(draw.draw(seed))
+    forty = [each.way.setting for each in machines[:40] if draw.draw(each.seed).iommu.requires]
+    assert {"strict", "passthrough"} <= {each.default for each in forty if not each.is_strict}
 
 
 def test_no_conventional_bridge_behind_virtio_iommu(machines: Sequence[draw.Drawn]) -> None:

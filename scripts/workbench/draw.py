@@ -248,11 +248,31 @@ class Drawing:
                 self.below(port)
 
 
+def _default(drawing: Drawing) -> str:
+    """Return a default for the kernel, lazy if no parameter is left to it.
+
+    With a random generator of its own, so that a seed's machine does not depend on it.
+    """
+    if "unset" not in (drawing.setting.strict, drawing.setting.passthrough):
+        return DEFAULTS[0]
+    drawn = random.Random(f"default {drawing.seed}")
+    return drawn.choice([each for each in DEFAULTS if each != OPT_IN])
+
+
+def _lazy_default(drawing: Drawing) -> str:
+    """Return such a default, but one with which devices that require translation are lazy."""
+    default = _default(drawing)
+    is_strict = replace(drawing.setting, default=default).is_strict
+    return DEFAULTS[0] if is_strict else default
+
+
 def _be_lazy(drawing: Drawing, *iommus: Iommu) -> None:
     """Have an IOMMU whose invalidations are counted, and no setting but for lazy."""
     drawing.iommu = drawing.random.choice(iommus)
     passthrough = drawing.setting.passthrough if drawing.iommu.requires else "unset"
     drawing.setting = Setting(drawing.random.choice(("unset", "0")), passthrough)
+    if drawing.iommu.requires:
+        drawing.setting = replace(drawing.setting, default=_lazy_default(drawing))
 
 
 def _untrusted(drawing: Drawing) -> None:
@@ -313,17 +333,6 @@ FORCED: Sequence[Callable[[Drawing], None]] = (
     *(_untrusted, _late, _conflict, _written, _strict, _several),
 )
 PERIOD = len(FORCED) + 2  # the others have one IOMMU after the other
-
-
-def _default(drawing: Drawing) -> str:
-    """Return a default for the kernel, lazy if no parameter is left to it.
-
-    With a random generator of its own, so that a seed's machine does not depend on it.
-    """
-    if "unset" not in (drawing.setting.strict, drawing.setting.passthrough):
-        return DEFAULTS[0]
-    drawn = random.Random(f"default {drawing.seed}")
-    return drawn.choice([each for each in DEFAULTS if each != OPT_IN])
 
 
 def _any(drawing: Drawing, number: int) -> None:
