@@ -1856,13 +1856,20 @@ static bool says_no_memory(const char *text)
 		"error: -12",
 		"Failed to add to iommu group ",
 	};
+	static const char *const without_number[] = {
+		"kobject: can not set name properly!",
+		"DMAR: PASID table allocation failed",
+		"really_probe: driver_sysfs_add failed",
+	};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(parts); i++)
 		if (strstr(text, parts[i]) && names_enomem(text))
 			return true;
-	return strstr(text, "kobject: can not set name properly!") ||
-	       strstr(text, "DMAR: PASID table allocation failed");
+	for (i = 0; i < ARRAY_SIZE(without_number); i++)
+		if (strstr(text, without_number[i]))
+			return true;
+	return false;
 }
 
 static long warned; /* times: the kernel, by is_warned_of() */
