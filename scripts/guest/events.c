@@ -1340,8 +1340,9 @@ static bool falls_back_well(bool bound)
  * It has been done, or not at all. Only where something has failed may it be strict that
  * should be lazy; never lazy that should be strict. Done does not mean that the device can do
  * DMA: the core ignores it if there was no memory to set the new domain up, see is_warned_of().
- * Nor can it if not done: VT-d's driver blocks a device before it attaches a domain, and if
- * that fails nobody attaches the old one. So without a driver only the type is judged.
+ * If it has not been done, VT-d's driver may have blocked the device: it does so before it
+ * attaches a domain, and if that fails nobody attaches the old one. So without a driver only
+ * the type is judged.
  */
 static bool check_written(const struct path *path, const char *result,
 			  int error, int failed)

@@ -517,7 +517,8 @@ def _say_how_many(jobs: Sequence[Job], kernels: Sequence[str], seconds: int) -> 
     }
     progress.say(
         f"boot: {len(jobs)} boots of {' and '.join(kernels)} on {len(machines)} machines, "
-        f"{len(settings)} settings, {AT_ONCE} at a time, about {len(jobs) * seconds // AT_ONCE + 2} s"
+        f"{len(settings)} settings, {AT_ONCE} at a time, "
+        f"about {len(jobs) * seconds // AT_ONCE + 2} s"
     )
 
 
