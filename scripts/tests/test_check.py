@@ -135,6 +135,21 @@ def test_a_program_of_a_check(line: str, error: type[Exception], tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    "said, why",
+    [("FAILED vtd: a\n  | b", "FAILED vtd: a"), ("b\n0 passed, 1 failed", "0 passed")],
+)
+def test_a_check_says_first_why_a_program_has_failed(
+    said: str, why: str, tmp_path: Path
+) -> None:
+    run = test.Run(tmp_path, tmp_path / "log")
+    line = f"echo '{said}'; exit 1"
+    with pytest.raises(test.Wrong, match=f"^sh ends with 1: {why}"):
+        run.good("sh", "-c", line)
+    with pytest.raises(test.Wrong, match=f"; {why}"):
+        run.fails(0, "", "sh", "-c", line)
+
+
+@pytest.mark.parametrize(
     "status, error", [(1, chroot.Failed), (2, CannotTell), (143, CannotTell)]
 )
 def test_what_is_found_in_a_bare_debian_is_a_verdict(

@@ -112,6 +112,12 @@ _SUMMED = ("boots", "events", "faults")
 _NOTHING_ELSE = "in all: no wrong type, no unexpected error in a kernel's log"
 
 
+def _reason(said: str) -> str:
+    """Return why a program has failed: what it marks as failed, else its last line."""
+    marked = [line for line in said.splitlines() if line.startswith("FAILED ")]
+    return "; ".join(marked[:3]) or _last_line(said)
+
+
 def _must_have_found_out(status: int, program: str | Path, said: str) -> None:
     """Raise CannotTell if a program could not tell, or was killed: ours add 128 then."""
     if status == NOT_FOUND_OUT or status < 0 or status > 128:
@@ -161,7 +167,7 @@ class Run:
         status, said = self.call(*command, cwd=cwd, env=env)
         _must_have_found_out(status, command[0], said)
         if status:
-            raise Wrong(f"{Path(command[0]).name} ends with {status}", said)
+            raise Wrong(f"{Path(command[0]).name} ends with {status}: {_reason(said)}", said)
         return said
 
     def fails(self, status: int, says: str, *command: str | Path) -> str:
@@ -170,7 +176,8 @@ class Run:
         if found != status:
             _must_have_found_out(found, command[0], said)
         if found != status or says not in said:
-            raise Wrong(f"ends with {found}, should with {status}, and say: {says}")
+            why = f"ends with {found}, should with {status}, and say: {says}"
+            raise Wrong(f"{why}; {_reason(said)}")
         return said
 
     def refuses(self, says: str, *command: str | Path) -> None:
