@@ -69,7 +69,7 @@
 #define KMEMLEAK "/sys/kernel/debug/kmemleak"
 #define LEAK_SECONDS 6 /* after 5 it tells of what it takes for a leak */
 #define LEAK_LINES 100 /* of what it tells are printed */
-#define RECORDS (PAGE / RECORD_SIZE) /* of a page of the disk */
+#define RECORDS (HALF_PAGE / RECORD_SIZE) /* of a segment */
 #define QUEUED 256 /* unmaps until there surely are entries in a queue */
 #define WINDOW 8192 /* unmaps that are counted */
 /*
@@ -190,7 +190,7 @@ static bool wait_until_gone(void)
 	return false;
 }
 
-/* Make the record @n of each page one that the disk does not have. */
+/* Make the record @n of each segment one that the disk does not have. */
 static void spoil_records(const struct iovec segments[], int n)
 {
 	int i;
@@ -199,7 +199,7 @@ static void spoil_records(const struct iovec segments[], int n)
 		memcpy((char *)segments[i].iov_base + n * RECORD_SIZE, "-1", 3);
 }
 
-/* Do the pages hold, in their record @n, the pages of the disk from @first on? */
+/* Do the segments hold, in their record @n, those of the disk from @first on? */
 static bool hold_records(const struct iovec segments[], int first, int n)
 {
 	const char *record;
@@ -214,21 +214,21 @@ static bool hold_records(const struct iovec segments[], int first, int n)
 }
 
 /*
- * Ends when the disk cannot be read. Each reader reads pages of the disk that no other reads,
- * each to its own page of memory: so what reaches a wrong page is seen. One record of each page
- * is compared, another one each time.
+ * Ends when the disk cannot be read. Each reader reads segments of the disk that no other reads,
+ * each to its own page of memory: so what reaches a wrong page is seen. One record of each
+ * segment is compared, another one each time.
  */
 static void read_for_ever(const char *disk, int reader)
 {
 	int first = reader * SEGMENTS, n = 0, fd;
 	struct iovec segments[SEGMENTS];
 
-	fd = open_for_segments(disk, segments, SEGMENTS);
+	fd = open_for_segments(disk, segments, SEGMENTS, HALF_PAGE);
 	if (fd < 0)
 		exit(1);
 	spoil_records(segments, n);
-	while (syscall(__NR_preadv, fd, segments, SEGMENTS, first * PAGE, 0) ==
-	       SEGMENTS * PAGE) {
+	while (syscall(__NR_preadv, fd, segments, SEGMENTS, first * HALF_PAGE,
+		       0) == SEGMENTS * HALF_PAGE) {
 		if (!hold_records(segments, first, n))
 			__atomic_fetch_add(&progress->wrong, 1,
 					   __ATOMIC_RELAXED);

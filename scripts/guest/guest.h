@@ -175,34 +175,36 @@ static inline long count_invalidations(const char *device, const char *who)
 	return global + sync;
 }
 
-#define STRIDE (2 * PAGE) /* bytes from one segment to the next */
+#define HALF_PAGE (PAGE / 2)
 
 /*
- * Have a page for each of @count @segments. Between two of them there is one that is not used,
- * since pages that are side by side in memory could be mapped as one.
+ * Have @count @segments of @size bytes. Between two of them as much is not used, since what is
+ * side by side in memory is mapped as one. Whole pages may be so all the same, whatever their
+ * addresses are; half a page never is.
  */
-static inline bool have_segments(struct iovec segments[], int count)
+static inline bool have_segments(struct iovec segments[], int count,
+				 size_t size)
 {
-	char *area = mmap(NULL, count * STRIDE, PROT_READ | PROT_WRITE,
+	char *area = mmap(NULL, count * size * 2, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int i;
 
 	if (area == MAP_FAILED)
 		return false;
-	memset(area, 0, count * STRIDE);
+	memset(area, 0, count * size * 2);
 	for (i = 0; i < count; i++)
-		segments[i] = (struct iovec){ area + i * STRIDE, PAGE };
+		segments[i] = (struct iovec){ area + i * size * 2, size };
 	return true;
 }
 
 /*
- * Open the disk @name to be read past the page cache, into @count @segments each of which is
- * mapped and unmapped by itself. Returns -1 if that cannot be done.
+ * Open the disk @name to be read past the page cache, into @count @segments of @size bytes, see
+ * have_segments(). Returns -1 if that cannot be done.
  */
 static inline int open_for_segments(const char *name, struct iovec segments[],
-				    int count)
+				    int count, size_t size)
 {
-	if (!have_segments(segments, count) || chdir("/dev"))
+	if (!have_segments(segments, count, size) || chdir("/dev"))
 		return -1;
 	return open(name, O_RDONLY | O_DIRECT);
 }
@@ -210,5 +212,5 @@ static inline int open_for_segments(const char *name, struct iovec segments[],
 static inline void close_segments(int fd, struct iovec segments[], int count)
 {
 	close(fd);
-	munmap(segments[0].iov_base, count * STRIDE);
+	munmap(segments[0].iov_base, count * segments[0].iov_len * 2);
 }

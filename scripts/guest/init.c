@@ -76,7 +76,11 @@
 #define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
 #define READS 128 /* that many unmaps make a flush queue run full often */
 #define QUEUE_UNMAPS 512 /* lazy is at least one invalidation in so many */
-#define LAZY_UNMAPS 64 /* lazy is less than one invalidation in so many */
+/*
+ * Lazy is less than one invalidation in so many: a queue is flushed each 256 unmaps, and each
+ * 10 ms where a host is so slow that it makes no more in this time.
+ */
+#define LAZY_UNMAPS 16
 #define HIWATER "/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
 #define PLUGS 9 /* a slot's number is a digit */
 
@@ -249,13 +253,13 @@ static bool is_in(char *list[], const char *device)
 static int unmap_often(const char *name)
 {
 	struct iovec segments[SEGMENTS];
-	int fd = open_for_segments(name, segments, SEGMENTS), i;
+	int i, fd = open_for_segments(name, segments, SEGMENTS, HALF_PAGE);
 
 	if (fd < 0)
 		return 0;
 	for (i = 0; i < READS; i++)
 		if (syscall(__NR_preadv, fd, segments, SEGMENTS, 0, 0) !=
-		    SEGMENTS * PAGE)
+		    SEGMENTS * HALF_PAGE)
 			break;
 	close_segments(fd, segments, SEGMENTS);
 	return i == READS ? READS * SEGMENTS : 0;
