@@ -142,7 +142,7 @@ def test_which_errors_say_that_there_is_no_memory(tmp_path: Path, stock: Path) -
     assert said.splitlines() == [*(str(allowed) for _, allowed in ERRORS), "status 0"]
 
 
-# Fills the pages of a reader as from its place on the disk, then does something, then compares
+# Fills the segments of a reader as from its place on the disk, does something, then compares
 FILL = r"""
     for (i = 0; i < SEGMENTS; i++)
         for (j = 0; j < RECORDS; j++) {
@@ -155,7 +155,7 @@ FILL = r"""
 _SWAP = "last = segments[63]; segments[63] = segments[0]; segments[0] = last;"
 # From where on they are filled, what is done then, which record is compared, and is it good?
 PAGES = (
-    *((64, "", 0, 1), (64, "", 255, 1), (0, "", 0, 0), (65, "", 7, 0)),
+    *((64, "", 0, 1), (64, "", 127, 1), (0, "", 0, 0), (65, "", 7, 0)),
     *((64, "spoil_records(segments, 7);", 7, 0), (64, "spoil_records(segments, 7);", 8, 1)),
     (64, _SWAP, 9, 0),
 )
@@ -163,11 +163,27 @@ PAGES = (
 
 def test_what_readers_read_is_compared(tmp_path: Path, stock: Path) -> None:
     body = "struct iovec segments[SEGMENTS], last; char text[RECORD_SIZE + 1]; int i, j;"
-    body += "have_segments(segments, SEGMENTS); (void)last; "
+    body += "have_segments(segments, SEGMENTS, HALF_PAGE); (void)last; "
     body += 'printf("%d\\n", hold_records(segments, 0, 0));'
     body += "".join(FILL % each[:3] for each in PAGES)
     said = _run(tmp_path, stock, "events.c", body + "return 0;")
     assert said.splitlines() == ["0", *(str(good) for *_, good in PAGES), "status 0"]
+
+
+def test_half_a_page_never_ends_where_a_page_begins(tmp_path: Path, stock: Path) -> None:
+    body = "struct iovec all[64]; char *end; int i, borders; size_t size;"
+    body += """
+    for (size = HALF_PAGE; size <= PAGE; size += HALF_PAGE) {
+        have_segments(all, 64, size);
+        for (i = borders = 0; i < 64; i++) {
+            end = (char *)all[i].iov_base + all[i].iov_len;
+            borders += !((unsigned long)end % PAGE);
+        }
+        printf("%d\\n", borders);
+    }
+    """
+    said = _run(tmp_path, stock, "init.c", body + "return 0;")
+    assert said.splitlines() == ["0", "64", "status 0"]
 
 
 # What is written to the file "type", and what the kernel takes it for
