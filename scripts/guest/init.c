@@ -76,11 +76,7 @@
 #define SEGMENTS 64 /* of a read: each is mapped and unmapped by itself */
 #define READS 128 /* that many unmaps make a flush queue run full often */
 #define QUEUE_UNMAPS 512 /* lazy is at least one invalidation in so many */
-/*
- * Lazy is less than one invalidation in so many: a queue is flushed each 256 unmaps, and each
- * 10 ms where a host is so slow that it makes no more in this time.
- */
-#define LAZY_UNMAPS 16
+#define LAZY_UNMAPS 64 /* lazy is less than one invalidation in so many */
 #define HIWATER "/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
 #define PLUGS 9 /* a slot's number is a digit */
 

@@ -162,7 +162,8 @@ static bool read_in_turn(const char *disk, int count)
 
 	if (count > MAX_SEGMENTS)
 		return false;
-	fd = open_for_segments(disk, segments, count, PAGE); /* for NVMe */
+	/* NVMe splits a request where a segment ends within a page. */
+	fd = open_for_segments(disk, segments, count, PAGE);
 	if (fd < 0)
 		return false;
 	for (i = 0; i < REQUESTS / READERS; i++)
